@@ -1,0 +1,28 @@
+"""Information entropy of atomistic data: descriptors, densities, uncertainty.
+
+The rooms of the package are its modules; importing this one imports none of them.
+
+>>> from quests_zenn.descriptors import get_descriptors
+>>> from quests_zenn.entropy import entropy, delta_entropy
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_ROOMS = ("descriptors", "entropy", "io")
+
+__all__ = ["__version__", *_ROOMS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,149 @@
+"""Options that several commands share, written once; and how a command ends."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from quests_zenn import __version__
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: Exit status after Ctrl-C, as shells expect it.
+INTERRUPTED = 130
+
+
+class PositiveFloat(click.ParamType):
+    """A number that is positive and finite."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from quests_zenn._core.checks import positive
+
+        try:
+            return positive(value, "it")
+        except ValueError:
+            self.fail(f"{value!r} is not a positive, finite number", param, ctx)
+
+
+class Bandwidths(click.ParamType):
+    """A positive number, several separated by commas, or ``auto``."""
+
+    name = "number|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float | str]:
+        parts = value if isinstance(value, list) else str(value).split(",")
+        return [part if part == "auto" else PositiveFloat().convert(part, param, ctx) for part in parts]
+
+
+class TypeMap(click.ParamType):
+    """Elements of the atom types of a file: ``1=Cu,2=Zr``."""
+
+    name = "1=Cu,2=Zr"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[int, int]:
+        if isinstance(value, dict):
+            return value
+        from ase.data import atomic_numbers
+
+        mapping = {}
+        for part in str(value).split(","):
+            number, _, symbol = part.partition("=")
+            if not number.strip().isdigit() or symbol.strip() not in atomic_numbers:
+                self.fail(f"{part!r} is not of the form 1=Cu", param, ctx)
+            mapping[int(number)] = atomic_numbers[symbol.strip()]
+        return mapping
+
+
+def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+frame_options = _stack(
+    click.option("--type-map", type=TypeMap(), metavar="1=Cu,2=Zr", help="Elements of the atom types of the file."),
+    click.option("--energy-key", metavar="KEY", help="Where frames keep their energy (REF_energy, ...), for plots."),
+    click.option(
+        "--select", metavar="WHAT",
+        help="Atoms asked about: an element, indices (0,5,10:20), or an array of the frames. All atoms stay neighbours.",
+    ),
+)  # fmt: skip
+
+descriptor_options = _stack(
+    click.option("--k", "k", type=click.IntRange(min=2), default=32, show_default=True, help="Neighbours per atom."),
+    click.option("--cutoff", type=PositiveFloat(), default=5.0, show_default=True, help="Cutoff radius in Å."),
+    click.option(
+        "--species", type=click.Choice(["none", "blocks", "pairs"]), default="none", show_default=True,
+        help="Blocks of the descriptor for each element, and for each pair of elements.",
+    ),
+)  # fmt: skip
+
+bandwidth_option = click.option(
+    "--bandwidth", "bandwidths", type=Bandwidths(), multiple=True, metavar="NUMBER|auto",
+    help="Bandwidth in 1/Å [default: 0.015]; auto takes it from the volume per atom. Several: --bandwidth 0.015,0.03.",
+)  # fmt: skip
+
+run_options = _stack(
+    click.option(
+        "--precision", type=click.Choice(["float64", "float32"]), default="float64", show_default=True,
+        help="Arithmetic; float32 is about twice as fast and errs by about 1e-5 nats.",
+    ),
+    click.option("--jobs", type=click.IntRange(min=1), help="Threads [default: all cores]."),
+    click.option("--seed", type=int, help="Noted in the --json document; exact sums draw no random numbers."),
+    click.option("--quiet", is_flag=True, help="Print no table, no progress and no warnings."),
+    click.option("--dry-run", is_flag=True, help="Only predict time and memory."),
+)  # fmt: skip
+
+output_options = _stack(
+    click.option("--json", "json_file", metavar="FILE", type=click.Path(), help="Write one JSON document."),
+    click.option("--plot", "plot_file", metavar="FILE", type=click.Path(), help="Draw the result (.png, .pdf, .svg)."),
+    click.option("--overwrite", is_flag=True, help="Replace files that exist."),
+)
+
+version_option = click.version_option(__version__, "--version", message="%(prog)s %(version)s")
+
+
+def ends_well(command: Command) -> Command:
+    """One clear line and a status for each way to end: 1 for bad data or a failed run, 130 for Ctrl-C."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        # a polite kill ends like Ctrl-C: temporary files are removed on the way out
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return command(*args, **kwargs)
+        except click.exceptions.ClickException:
+            raise
+        except KeyboardInterrupt:
+            _fail("interrupted; unfinished files were removed", INTERRUPTED)
+        except BrokenPipeError:
+            raise
+        except MemoryError:
+            _fail("not enough memory; fewer frames (file@::10) or --precision float32 need less", 1)
+        except (ValueError, OSError, ImportError) as error:
+            _fail(" ".join(str(error).split()), 1)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    return run  # type: ignore[return-value]
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, status: int) -> None:
+    context = click.get_current_context(silent=True)
+    name = context.command_path if context is not None else "quests-zenn"
+    click.echo(f"{name}: {message}", err=True)
+    sys.exit(status)

@@ -1,0 +1,422 @@
+"""Structures to environments: the door of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from quests_zenn._core.checks import DataError, one_of, positive, whole_number
+from quests_zenn._core.parallel import Workers, split_by_cost, split_evenly
+from quests_zenn.descriptors._cells import OK, sort_into_bins
+from quests_zenn.descriptors._kernels import COINCIDENT, INCOMPLETE, N_COUNTERS, PARTNER, TIED, fill_descriptors
+from quests_zenn.descriptors._simd import sorting_network
+from quests_zenn.io.frames import Frame, FrameSource, is_single, iterate_frames
+
+DEFAULT_K = 32
+DEFAULT_CUTOFF = 5.0
+
+SPECIES = ("none", "blocks", "pairs")
+
+#: Atoms whose frames are worked on together: enough for all threads, and some megabytes.
+BATCH_ATOMS = 65_536
+
+#: Atoms of one task: a millisecond or two.
+TASK_ATOMS = 1_024
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Atom-centred descriptors of one or many frames, and what they were made with.
+
+    Attributes
+    ----------
+    x : (N, d)
+        One row per atom, 1/Å, in the order of frames and atoms.
+    frame_offsets : (F + 1,)
+        Rows of frame f are ``frame_offsets[f]`` to ``frame_offsets[f + 1]``.
+    numbers : (N,)
+        Atomic number of the centre of each environment.
+    k, cutoff, species
+        Parameters; cutoff in Å.
+    elements : tuple of str
+        Elements present, in the order of their blocks (alphabetical).
+    n_tied : int
+        Environments in which equal distances straddle place k: there X2 depends on the order chosen among them.
+    n_incomplete : int
+        Environments with fewer than k neighbours inside the cutoff.
+    """
+
+    x: npt.NDArray[np.floating]
+    frame_offsets: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]
+    k: int
+    cutoff: float
+    species: str
+    elements: tuple[str, ...]
+    n_tied: int
+    n_incomplete: int
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def get_descriptors(
+    frames: FrameSource,
+    k: int = DEFAULT_K,
+    cutoff: float = DEFAULT_CUTOFF,
+    species: str = "none",
+    dtype: npt.DTypeLike = "float64",
+    *,
+    jobs: int | None = None,
+) -> npt.NDArray[np.floating]:
+    """Atom-centred descriptors X = (X1, X2) of every atom of every frame.
+
+    For atom i with its k nearest neighbours j inside the cutoff r_c, nearest first, and
+    w(r) = (1 - (r / r_c)^2)^2::
+
+        X1_j = w(r_ij) / r_ij                                            j = 1..k
+        X2_l = (1/k) sum_j sort_desc(sqrt(w(r_ij) w(r_il)) / r_jl)_l     l = 1..k-1
+
+    Parameters
+    ----------
+    frames : ase.Atoms, Frame, tuple (positions, cell, pbc, numbers), or an iterable of them
+        Positions and cell in Å. An iterable is consumed once, a batch of frames at a time. An axis is periodic
+        exactly when `pbc` says so.
+    k : int
+        Number of neighbours, at least 2.
+    cutoff : float
+        Cutoff radius r_c, Å.
+    species : {"none", "blocks", "pairs"}
+        ``none``: one block, blind to elements. ``blocks``: also one block per element A (alphabetical), over the
+        neighbours of element A of atoms of element A, zeros for others. ``pairs``: also one block per unordered pair
+        of elements, over the neighbours of the other element.
+    dtype : {"float64", "float32"}
+        Arithmetic and storage. Neighbours are found in float64 either way; float32 changes the result by about 1e-7.
+    jobs : int or None
+        Threads; None for all available cores. The result is the same bits for any number.
+
+    Returns
+    -------
+    numpy.ndarray, shape (total number of atoms, blocks * (2 k - 1)), 1/Å
+        Each block is [X1, X2].
+
+    Raises
+    ------
+    DataError
+        Naming frame and atom: positions that are not finite, two atoms at one point, a cell without volume along its
+        periodic axes, a frame without atoms, no frames.
+    ValueError
+        For parameters out of range.
+
+    References
+    ----------
+    D. Schwalbe-Koda, S. Hamel, B. Sadigh, F. Zhou, V. Lordi, Model-free estimation of completeness, uncertainties,
+    and outliers in atomistic machine learning using information theory, Nat. Commun. 16 (2025) 4014.
+    """
+    return describe(frames, k, cutoff, species, dtype, jobs=jobs).x
+
+
+def describe(
+    frames: FrameSource,
+    k: int = DEFAULT_K,
+    cutoff: float = DEFAULT_CUTOFF,
+    species: str = "none",
+    dtype: npt.DTypeLike = "float64",
+    *,
+    jobs: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Environments:
+    """The same as `get_descriptors`, with everything that belongs to it.
+
+    Parameters
+    ----------
+    frames, k, cutoff, species, dtype, jobs
+        See `get_descriptors`.
+    progress : callable or None
+        Called with the number of atoms done since the last call.
+
+    Returns
+    -------
+    Environments
+
+    Raises
+    ------
+    DataError, ValueError
+        See `get_descriptors`.
+    """
+    k = whole_number(k, "k", 2)
+    cutoff = positive(cutoff, "cutoff")
+    one_of(species, "species", SPECIES)
+    type_ = np.dtype(one_of(np.dtype(dtype).name, "dtype", ("float64", "float32")))
+    known_rows = None
+    if is_single(frames):
+        frames = [frames]
+    if isinstance(frames, Sequence) and not isinstance(frames, str):
+        known_rows = sum(_length(frame) for frame in frames)
+    layout = _Layout(k, species)
+    rows = _Rows(2 * k - 1, type_, known_rows)
+    lengths: list[npt.NDArray[np.int64]] = []
+    numbers: list[npt.NDArray[np.int64]] = []
+    n_tied = n_incomplete = 0
+    with Workers(jobs) as workers:
+        for batch in _batches(iterate_frames(frames)):
+            packed = _concatenate(batch, cutoff)
+            if layout.widen(packed.numbers):
+                rows.relayout(layout)
+            out = rows.extend(len(packed.numbers))
+            counters = _describe_batch(batch, packed, layout, k, cutoff, out, workers)
+            n_tied += int(counters[:, TIED].sum())
+            n_incomplete += int(counters[:, INCOMPLETE].sum())
+            lengths.append(np.diff(packed.offsets))
+            numbers.append(packed.numbers)
+            if progress is not None:
+                progress(len(packed.numbers))
+    if not lengths:
+        raise DataError("there are no frames to describe")
+    return Environments(
+        rows.finish(),
+        np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
+        np.concatenate(numbers),
+        k,
+        cutoff,
+        species,
+        tuple(layout.elements),
+        n_tied,
+        n_incomplete,
+    )
+
+
+def element_symbols(numbers: npt.NDArray[np.int64]) -> list[str]:
+    """Symbols of the elements present, alphabetical. Unknown numbers read ``Z130``."""
+    from ase.data import chemical_symbols
+
+    present = np.unique(numbers).tolist()
+    return sorted(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else f"Z{z}" for z in present)
+
+
+def _length(frame: object) -> int:
+    """Number of atoms of anything that `as_frame` accepts; 0 where it would refuse."""
+    if isinstance(frame, tuple) and len(frame) == 4:
+        return len(frame[3])
+    try:
+        return len(frame)  # type: ignore[arg-type]
+    except TypeError:
+        return 0
+
+
+class _Layout:
+    """Which block of the row holds which neighbours of which centre."""
+
+    def __init__(self, k: int, species: str) -> None:
+        self.width = 2 * k - 1
+        self.species = species
+        self.elements: list[str] = []
+        self.codes: dict[int, int] = {}
+        self._numbers: set[int] = set()
+
+    def widen(self, numbers: npt.NDArray[np.int64]) -> bool:
+        """Take note of the elements of a batch. Returns whether the layout changed."""
+        new = set(np.unique(numbers).tolist()) - self._numbers
+        if not new:
+            return False
+        self._numbers |= new
+        by_symbol = {element_symbols(np.array([z]))[0]: z for z in self._numbers}
+        self.elements = sorted(by_symbol)
+        self.codes = {by_symbol[symbol]: code for code, symbol in enumerate(self.elements)}
+        return self.species != "none"
+
+    def blocks(self) -> list[tuple[str, ...]]:
+        """Names of the blocks, in order: (), then (A,) per element, then (A, B) per pair."""
+        names: list[tuple[str, ...]] = [()]
+        if self.species != "none":
+            names += [(a,) for a in self.elements]
+        if self.species == "pairs":
+            names += [(a, b) for i, a in enumerate(self.elements) for b in self.elements[i + 1 :]]
+        return names
+
+    def encode(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Atomic numbers to places in `elements`."""
+        known = np.array(sorted(self.codes), np.int64)
+        return np.array([self.codes[z] for z in known.tolist()], np.int64)[np.searchsorted(known, numbers)]
+
+    def partners(self) -> npt.NDArray[np.int64]:
+        """For each element and block, the element of the neighbours: -1 for all, -2 where the block stays empty."""
+        blocks = self.blocks()
+        partner = np.full((max(1, len(self.elements)), len(blocks)), -2, np.int64)
+        place = {symbol: code for code, symbol in enumerate(self.elements)}
+        for b, name in enumerate(blocks):
+            if not name:
+                partner[:, b] = -1
+            elif len(name) == 1:
+                partner[place[name[0]], b] = place[name[0]]
+            else:
+                partner[place[name[0]], b] = place[name[1]]
+                partner[place[name[1]], b] = place[name[0]]
+        return partner
+
+
+class _Rows:
+    """The growing matrix of descriptors: exact where the number of rows is known, else enlarged in place."""
+
+    def __init__(self, block_width: int, dtype: np.dtype, known_rows: int | None) -> None:
+        self._block_width = block_width
+        self._blocks: list[tuple[str, ...]] = [()]
+        self._capacity = known_rows or 0
+        self._used = 0
+        self._data = np.empty((self._capacity, block_width), dtype)
+
+    def relayout(self, layout: _Layout) -> None:
+        """Move what is there into a wider layout. Happens once, or when a later frame brings a new element."""
+        blocks = layout.blocks()
+        wider = np.zeros((self._capacity, len(blocks) * self._block_width), self._data.dtype)
+        width = self._block_width
+        for old, name in enumerate(self._blocks):
+            new = blocks.index(name)
+            wider[: self._used, new * width : (new + 1) * width] = self._data[: self._used, old * width : (old + 1) * width]
+        self._data, self._blocks = wider, blocks
+
+    def extend(self, n: int) -> npt.NDArray[np.floating]:
+        """A view of `n` fresh rows at the end."""
+        needed = self._used + n
+        if needed > self._capacity:
+            self._capacity = max(needed, self._capacity + self._capacity // 4)
+            # large blocks are moved by the page table, not copied; no view of the old data is alive here
+            self._data.resize((self._capacity, self._data.shape[1]), refcheck=False)
+        view = self._data[self._used : needed]
+        self._used = needed
+        return view
+
+    def finish(self) -> npt.NDArray[np.floating]:
+        """The matrix, without spare rows."""
+        if self._used != self._capacity:
+            self._data.resize((self._used, self._data.shape[1]), refcheck=False)
+            self._capacity = self._used
+        return self._data
+
+
+@dataclass(frozen=True)
+class _Batch:
+    positions: npt.NDArray[np.float64]
+    offsets: npt.NDArray[np.int64]
+    cells: npt.NDArray[np.float64]
+    pbc: npt.NDArray[np.bool_]
+    numbers: npt.NDArray[np.int64]
+
+
+def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    batch: list[Frame] = []
+    atoms = 0
+    for frame in frames:
+        if len(frame) == 0:
+            raise DataError(f"{frame.label}: it has no atoms")
+        batch.append(frame)
+        atoms += len(frame)
+        if atoms >= BATCH_ATOMS:
+            yield batch
+            batch, atoms = [], 0
+    if batch:
+        yield batch
+
+
+def _concatenate(batch: list[Frame], cutoff: float) -> _Batch:
+    if len(batch) == 1:
+        only = batch[0]
+        positions, numbers = only.positions, only.numbers
+    else:
+        positions = np.concatenate([frame.positions for frame in batch])
+        numbers = np.concatenate([frame.numbers for frame in batch])
+    offsets = np.zeros(len(batch) + 1, np.int64)
+    np.cumsum([len(frame) for frame in batch], out=offsets[1:])
+    cells = np.array([frame.cell for frame in batch], dtype=np.float64)
+    pbc = np.array([frame.pbc for frame in batch], dtype=bool)
+    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if len(bad):
+        frame, atom = _locate(batch, offsets, int(bad[0]))
+        raise DataError(f"{frame.label}, atom {atom}: its position is not finite ({_triple(frame.positions[atom])})")
+    used = pbc[:, :, None] & np.ones(3, bool)
+    bad = np.flatnonzero(~(np.isfinite(cells) | ~used).all(axis=(1, 2)))
+    if len(bad):
+        raise DataError(f"{batch[bad[0]].label}: its cell is not finite")
+    if numbers.min() < 0:
+        frame, atom = _locate(batch, offsets, int(np.argmin(numbers)))
+        raise DataError(f"{frame.label}, atom {atom}: its atomic number is negative")
+    return _Batch(positions, offsets, cells, pbc, numbers)
+
+
+def _locate(batch: list[Frame], offsets: npt.NDArray[np.int64], row: int) -> tuple[Frame, int]:
+    f = int(np.searchsorted(offsets, row, side="right")) - 1
+    return batch[f], row - int(offsets[f])
+
+
+def _triple(values: npt.NDArray[np.float64]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+@cache
+def _networks(k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Sorting networks for 1, 2, 4, ... up to at least k inputs, concatenated, and where each begins."""
+    levels = [sorting_network(1 << level) for level in range((k - 1).bit_length() + 1)]
+    starts = np.concatenate([[0], np.cumsum([len(level) for level in levels])]).astype(np.int64)
+    return np.concatenate(levels), starts
+
+
+def _describe_batch(
+    batch: list[Frame],
+    packed: _Batch,
+    layout: _Layout,
+    k: int,
+    cutoff: float,
+    out: npt.NDArray[np.floating],
+    workers: Workers,
+) -> npt.NDArray[np.int64]:
+    """Fill `out` and return the counters of all tasks."""
+    n, n_frames = len(packed.numbers), len(batch)
+    lattices = np.empty((n_frames, 3, 3))
+    shapes, reaches = np.empty((n_frames, 3), np.int64), np.empty((n_frames, 3), np.int64)
+    bin_starts = np.empty(n + n_frames, np.int64)
+    xyz = np.empty((3, n))
+    order, atom_bin = np.empty(n, np.int64), np.empty(n, np.int64)
+    status = np.full(n_frames, OK, np.int64)
+
+    def sort(part: tuple[int, int]) -> None:
+        sort_into_bins(
+            part[0], part[1], packed.positions, packed.offsets, packed.cells, packed.pbc, cutoff, lattices, shapes,
+            reaches, bin_starts, xyz, order, atom_bin, status,
+        )  # fmt: skip
+
+    workers.run(sort, split_by_cost(np.diff(packed.offsets).tolist(), 4 * TASK_ATOMS))
+    bad = np.flatnonzero(status != OK)
+    if len(bad):
+        raise DataError(
+            f"{batch[bad[0]].label}: its cell has no volume along the periodic axes (pbc = {_flags(packed.pbc[bad[0]])})"
+        )
+
+    partners, elements = layout.partners(), layout.encode(packed.numbers)
+    networks, network_starts = _networks(k)
+    tasks = split_evenly(n, TASK_ATOMS)
+    counters = np.empty((len(tasks), N_COUNTERS), np.int64)
+
+    def fill(task: tuple[int, tuple[int, int]]) -> None:
+        number, (first, last) = task
+        fill_descriptors(
+            first, last, packed.offsets, packed.pbc, lattices, shapes, reaches, bin_starts, xyz, order, atom_bin,
+            elements, partners, k, cutoff, networks, network_starts, out, counters[number],
+        )  # fmt: skip
+
+    workers.run(fill, list(enumerate(tasks)))
+    coincident = counters[counters[:, COINCIDENT] >= 0]
+    if len(coincident):
+        row, other = coincident[np.argmin(coincident[:, COINCIDENT]), [COINCIDENT, PARTNER]].tolist()
+        frame, atom = _locate(batch, packed.offsets, row)
+        _, other_atom = _locate(batch, packed.offsets, other)
+        who = f"atoms {atom} and {other_atom} are" if other_atom != atom else f"atom {atom} and its periodic image are"
+        raise DataError(f"{frame.label}: {who} at the same point ({_triple(frame.positions[atom])})")
+    return counters
+
+
+def _flags(pbc: npt.NDArray[np.bool_]) -> str:
+    return " ".join("T" if flag else "F" for flag in pbc)

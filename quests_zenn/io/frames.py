@@ -1,0 +1,361 @@
+"""Frames in: everything that looks like a structure, from memory or from files, one at a time.
+
+Below this module nobody knows ASE: the rest of the package sees `Frame`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quests_zenn._core.checks import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One structure.
+
+    Attributes
+    ----------
+    positions : (n, 3) float64, Å
+    cell : (3, 3) float64, Å, one vector per row; rows of non-periodic axes are ignored
+    pbc : (3,) bool
+    numbers : (n,) int64, atomic numbers
+    label : str
+        Where it came from, for messages: ``"traj.xyz, frame 3"``.
+    properties : mapping
+        What the frame says of itself, where it does: ``temperature`` (K), ``energy`` (eV), ``time`` (ps).
+    """
+
+    positions: npt.NDArray[np.float64]
+    cell: npt.NDArray[np.float64]
+    pbc: npt.NDArray[np.bool_]
+    numbers: npt.NDArray[np.int64]
+    label: str = ""
+    properties: Mapping[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+FrameLike = Any
+"""A `Frame`, an ``ase.Atoms``, or a tuple ``(positions, cell, pbc, numbers)``."""
+
+FrameSource = Any
+"""One frame-like object, or an iterable of them."""
+
+
+def as_frame(structure: FrameLike, label: str = "") -> Frame:
+    """One door for anything that looks like a structure.
+
+    Parameters
+    ----------
+    structure : Frame, ase.Atoms or tuple
+        A tuple is ``(positions, cell, pbc, numbers)``; a cell of None means no cell, pbc may be one flag or three.
+    label : str
+        Name used in messages.
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit together, or it is not a structure at all.
+    """
+    if isinstance(structure, Frame):
+        return structure
+    if hasattr(structure, "positions") and hasattr(structure, "numbers"):
+        cell = structure.cell
+        parts = (structure.positions, getattr(cell, "array", cell), structure.pbc, structure.numbers)
+    elif isinstance(structure, tuple) and len(structure) == 4:
+        parts = structure
+    else:
+        raise DataError(
+            f"{label or 'the frame'} is no structure: expected ase.Atoms or (positions, cell, pbc, numbers), "
+            f"got {type(structure).__name__}"
+        )
+    try:
+        positions = np.ascontiguousarray(parts[0], dtype=np.float64)
+        cell_array = np.zeros((3, 3)) if parts[1] is None else np.asarray(parts[1], dtype=np.float64)
+        pbc = np.asarray(parts[2], dtype=bool)
+        numbers = np.asarray(parts[3], dtype=np.int64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{label or 'the frame'} holds something that is no number: {error}") from None
+    if pbc.shape == ():
+        pbc = np.full(3, pbc)
+    if cell_array.shape == (3,):
+        cell_array = np.diag(cell_array)
+    if positions.ndim != 2 or positions.shape[1] != 3:
+        raise DataError(f"{label or 'the frame'}: positions must have shape (atoms, 3), got {positions.shape}")
+    if cell_array.shape != (3, 3) or pbc.shape != (3,):
+        raise DataError(f"{label or 'the frame'}: cell must have shape (3, 3) and pbc (3,)")
+    if numbers.shape != (len(positions),):
+        raise DataError(f"{label or 'the frame'}: {len(positions)} positions but numbers of shape {numbers.shape}")
+    return Frame(positions, cell_array, pbc, numbers, label)
+
+
+def is_single(source: FrameSource) -> bool:
+    """Whether `source` is one structure, not an iterable of them."""
+    if isinstance(source, Frame) or (hasattr(source, "positions") and hasattr(source, "numbers")):
+        return True
+    return isinstance(source, tuple) and len(source) == 4 and isinstance(source[0], np.ndarray) and source[0].ndim == 2
+
+
+def iterate_frames(source: FrameSource) -> Iterator[Frame]:
+    """Frames of one structure, or of an iterable of structures, one at a time.
+
+    Raises
+    ------
+    DataError
+        If something is not a structure; the message counts frames from 0.
+    """
+    if is_single(source):
+        yield as_frame(source, "frame 0")
+        return
+    if isinstance(source, str | os.PathLike):
+        raise DataError(f"expected structures, got the name {str(source)!r}: read it first with read_frames")
+    try:
+        iterator = iter(source)
+    except TypeError:
+        raise DataError(f"expected structures, got {type(source).__name__}") from None
+    for index, structure in enumerate(iterator):
+        yield as_frame(structure, f"frame {index}")
+
+
+def split_index(spec: str | os.PathLike[str]) -> tuple[str, str]:
+    """File name and ASE index of ``name@index``; an existing file whose name holds an @ is taken whole.
+
+    >>> split_index("traj.xyz@::10")
+    ('traj.xyz', '::10')
+    """
+    name = os.fspath(spec)
+    if "@" not in name or os.path.exists(name):
+        return name, ":"
+    path, _, index = name.rpartition("@")
+    return path, index
+
+
+def _index_to_slice(index: str, spec: str) -> slice:
+    try:
+        parts = [int(part) if part else None for part in index.split(":")]
+        if len(parts) == 1 and parts[0] is not None:
+            return slice(parts[0], parts[0] + 1 or None)
+        if 2 <= len(parts) <= 3 and (len(parts) == 2 or parts[2] != 0):
+            return slice(*parts)
+    except ValueError:
+        pass
+    raise DataError(f"{spec}: {index!r} is no index; write for example traj.xyz@::10, traj.xyz@-1 or traj.xyz@0:100")
+
+
+def read_atoms(spec: str | os.PathLike[str], type_map: Mapping[int, int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Labels and ``ase.Atoms`` of a file in any format that ASE reads, one frame at a time.
+
+    Parameters
+    ----------
+    spec : str or path
+        File name, optionally with an ASE index: ``traj.xyz@::10``.
+    type_map : mapping or None
+        Atomic number for each atom type of the file (LAMMPS dumps name types 1, 2, ...).
+
+    Raises
+    ------
+    DataError
+        Missing, empty, truncated or unreadable files, unknown formats, indices that select nothing, frames without
+        atoms, types without a mapping.
+    """
+    path, index = split_index(spec)
+    selection = _index_to_slice(index, os.fspath(spec))
+    if not os.path.exists(path):
+        raise DataError(f"{path}: no such file")
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        raise DataError(f"{path}: the file is empty")
+    if os.path.isfile(path) and not os.access(path, os.R_OK):
+        raise DataError(f"{path}: no permission to read it")
+    frames = _guarded(path, selection)
+    place = selection.start or 0
+    step = selection.step or 1
+    # frames are named by their place in the file, unless the index counts from the end
+    named = place >= 0 and step > 0
+    count = 0
+    for atoms in frames:
+        number = place + count * step
+        label = f"{path}, frame {number}" if named else f"{path}@{index}, frame {count} of the selection"
+        count += 1
+        if len(atoms) == 0:
+            raise DataError(f"{label}: it has no atoms")
+        if type_map:
+            atoms.numbers = _map_types(atoms.numbers, type_map, label)
+        yield label, atoms
+    if count == 0:
+        raise DataError(f"{os.fspath(spec)}: no frame is selected; the file has none, or fewer than the index asks for")
+
+
+def _guarded(path: str, selection: slice) -> Iterator[Any]:
+    """Frames as ASE reads them; whatever a reader raises becomes one sentence."""
+    import warnings
+
+    from ase.io import iread
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
+
+    count = 0
+    try:
+        single = get_ioformat(filetype(path)).single
+        if single and (selection.start or 0) in (0, -1):
+            selection = slice(selection.start, None)
+        elif single:
+            return
+        with warnings.catch_warnings():
+            # remarks of readers about their own formats; what matters for our numbers is checked by us
+            warnings.simplefilter("ignore")
+            for atoms in iread(path, index=selection, do_not_split_by_at_sign=True):
+                yield atoms
+                count += 1
+    except UnknownFileTypeError:
+        raise DataError(
+            f"{path}: the format is not known; ASE guesses it from the ending or the content (ase info --formats lists all)"
+        ) from None
+    except (GeneratorExit, DataError, MemoryError):
+        raise
+    except Exception as error:  # the readers raise whatever they like
+        what = " ".join(str(error).split()) or type(error).__name__
+        if len(what) > 160:
+            what = what[:157] + "..."
+        raise DataError(
+            f"{path}: cannot be read after {count} good frames ({what}); is it truncated or damaged?"
+        ) from error
+
+
+def _map_types(
+    numbers: npt.NDArray[np.int64], type_map: Mapping[int, int], label: str
+) -> npt.NDArray[np.int64]:
+    unknown = sorted(set(numbers.tolist()) - set(type_map))
+    if unknown:
+        raise DataError(f"{label}: atom type {unknown[0]} is not in the type map")
+    return np.array([type_map[number] for number in numbers.tolist()], dtype=np.int64)
+
+
+def frame_properties(atoms: Any, energy_key: str | None = None) -> dict[str, float]:
+    """Temperature (K), energy (eV) and time (ps) of an ``ase.Atoms``, where it carries them.
+
+    The temperature is ``info['temperature']``, then ``info['temperature_K']``, then that of the velocities. The energy
+    is ``info[energy_key]`` where a key is given, else that of the attached calculator or ``info['energy']``.
+    """
+    info = atoms.info
+    found: dict[str, Any] = {
+        "temperature": info.get("temperature", info.get("temperature_K")),
+        "time": info.get("time_ps", info.get("time")),
+    }
+    if energy_key is not None:
+        found["energy"] = info.get(energy_key)
+    else:
+        found["energy"] = getattr(atoms.calc, "results", {}).get("energy", info.get("energy"))
+    if found["temperature"] is None and atoms.has("momenta") and atoms.arrays["momenta"].any():
+        found["temperature"] = atoms.get_temperature()
+    properties = {}
+    for name, value in found.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            continue
+        if np.isfinite(number):
+            properties[name] = number
+    return properties
+
+
+def read_frames(
+    specs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    *,
+    type_map: Mapping[int, int] | None = None,
+    energy_key: str | None = None,
+    on_atoms: Callable[[str, Any], None] | None = None,
+) -> Iterator[Frame]:
+    """Frames of one or several files, streamed: only one is in memory at a time.
+
+    Parameters
+    ----------
+    specs : file name, or sequence of file names
+        Each may carry an ASE index: ``traj.xyz@::10``.
+    type_map, energy_key
+        See `read_atoms` and `frame_properties`.
+    on_atoms : callable or None
+        Called with label and ``ase.Atoms`` of each frame, before it is handed on.
+
+    Raises
+    ------
+    DataError
+        See `read_atoms`; also where `energy_key` is given and a frame does not carry it.
+    """
+    for spec in [specs] if isinstance(specs, str | os.PathLike) else specs:
+        for label, atoms in read_atoms(spec, type_map):
+            properties = frame_properties(atoms, energy_key)
+            if energy_key is not None and "energy" not in properties:
+                known = ", ".join(sorted(map(str, atoms.info))) or "nothing"
+                raise DataError(f"{label}: no energy under the key {energy_key!r} (its info holds {known})")
+            if on_atoms is not None:
+                on_atoms(label, atoms)
+            yield Frame(
+                np.ascontiguousarray(atoms.positions, dtype=np.float64),
+                atoms.cell.array,
+                atoms.pbc,
+                np.asarray(atoms.numbers, dtype=np.int64),
+                label,
+                properties,
+            )
+
+
+def selected_atoms(atoms: Any, select: str, label: str = "the frame") -> npt.NDArray[np.int64]:
+    """Indices of the atoms that a selection names.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    select : str
+        An element (``Cu``), indices (``0,5,10:20``), or the name of an array of the frame, whose non-zero entries count.
+
+    Raises
+    ------
+    DataError
+        If the selection is none of these, or an index is out of range.
+    """
+    from ase.data import atomic_numbers
+
+    if select in atoms.arrays and atoms.arrays[select].ndim == 1:
+        values = atoms.arrays[select]
+        if values.dtype.kind not in "biuf":
+            raise DataError(f"{label}: the array {select!r} does not hold numbers, so it cannot select atoms")
+        return np.flatnonzero(values)
+    if select in atomic_numbers:
+        return np.flatnonzero(atoms.numbers == atomic_numbers[select])
+    chosen: list[int] = []
+    n = len(atoms)
+    try:
+        for part in select.split(","):
+            if ":" in part:
+                chosen.extend(range(n)[_index_to_slice(part, label)])
+            else:
+                chosen.append(range(n)[int(part)])
+    except IndexError:
+        raise DataError(f"{label}: the selection {select!r} names an atom that does not exist ({n} atoms)") from None
+    except ValueError:
+        raise DataError(
+            f"{label}: the selection {select!r} is no element, no list of indices, and no array of the frame"
+        ) from None
+    return np.unique(np.array(chosen, dtype=np.int64))
+
+
+def count_frames_and_atoms(frames: Iterable[Frame]) -> tuple[int, int]:
+    """Number of frames, and of atoms in all of them."""
+    n_frames = n_atoms = 0
+    for frame in frames:
+        n_frames += 1
+        n_atoms += len(frame)
+    return n_frames, n_atoms
+
+
+def stem(spec: str | os.PathLike[str]) -> str:
+    """Short name of an input, for tables and legends."""
+    return Path(split_index(spec)[0]).name

@@ -1,0 +1,155 @@
+"""Outputs: written whole or not at all, and never over an existing file unasked."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import quests_zenn
+from quests_zenn._core.checks import DataError
+
+
+def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """`path`, if a file may be written there.
+
+    Call it before long work, so that nobody waits for an hour to learn that the result has no place.
+
+    Raises
+    ------
+    DataError
+        If the file exists and `overwrite` is False, or the folder does not exist or cannot be written to.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise DataError(f"{target}: is a folder, not a file")
+    if target.exists() and not overwrite:
+        raise DataError(f"{target}: exists already; choose another name or say --overwrite")
+    if not target.parent.is_dir():
+        raise DataError(f"{target}: the folder {target.parent} does not exist")
+    if not os.access(target.parent, os.W_OK):
+        raise DataError(f"{target}: no permission to write to {target.parent}")
+    return target
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Name of a temporary file beside `path` that takes its place when the block ends well, and vanishes otherwise.
+
+    Without `overwrite`, a file that appeared in the meantime is left alone and a DataError raised.
+    """
+    target = check_output(path, overwrite)
+    endings = "".join(target.suffixes[-2:]) if target.suffix == ".gz" else target.suffix
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part{endings}")
+    try:
+        try:
+            yield temporary
+        except OSError as error:
+            raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
+        check_output(target, overwrite)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """`value` in terms of JSON: arrays as lists, numbers in full precision; NaN and infinity become null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [plain(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value
+
+
+def write_json(path: str | os.PathLike[str], document: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Write one JSON document, atomically; floats keep full precision.
+
+    Raises
+    ------
+    DataError
+        See `check_output`.
+    """
+    with replacing(path, overwrite) as temporary:
+        text = json.dumps(plain(document), indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of those that its numbers rest on."""
+    found = {"quests_zenn": quests_zenn.__version__, "python": platform.python_version()}
+    for name in ("numpy", "numba", "ase"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def write_scored(
+    path: str | os.PathLike[str],
+    frames: Iterable[tuple[str, Any]],
+    scores: npt.NDArray[np.float64],
+    overwrite: bool = False,
+) -> int:
+    """Write frames as extended XYZ with their scores in the array ``dH``; everything else they carry is kept.
+
+    Parameters
+    ----------
+    path : str or path
+        Ends in .xyz or .extxyz, optionally followed by .gz.
+    frames : iterable of (label, ase.Atoms)
+        Read again from the input, one at a time.
+    scores : (total number of atoms,)
+
+    Returns
+    -------
+    Number of frames written.
+
+    Raises
+    ------
+    DataError
+        See `check_output`; also if the input no longer has the number of atoms that was scored.
+    """
+    from ase.io.extxyz import write_extxyz
+
+    changed = "the input changed while it was being scored"
+    count = first = 0
+    with replacing(path, overwrite) as temporary, _open_text(temporary) as stream:
+        for label, atoms in frames:
+            last = first + len(atoms)
+            if last > len(scores):
+                raise DataError(f"{label}: {changed}")
+            atoms.arrays["dH"] = scores[first:last]
+            try:
+                write_extxyz(stream, [atoms])
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(f"{label}: cannot be written as extended XYZ ({error})") from error
+            first = last
+            count += 1
+        if first != len(scores):
+            raise DataError(f"{os.fspath(path)}: {changed}")
+    return count
+
+
+def _open_text(path: Path) -> Any:
+    if path.suffix == ".gz":
+        import gzip
+
+        return gzip.open(path, "wt", encoding="utf-8")
+    return open(path, "w", encoding="utf-8")
