@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from typing import Any, TypeVar
 
 Task = TypeVar("Task")
@@ -100,7 +101,7 @@ def split_evenly(total: int, largest: int, least_parts: int = 1) -> list[tuple[i
         return []
     parts = min(total, max(least_parts, -(-total // largest)))
     edges = [total * p // parts for p in range(parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def split_by_cost(costs: Iterable[int], largest: int) -> list[tuple[int, int]]:

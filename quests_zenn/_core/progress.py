@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(label: str, unit: str, total: int | None = None, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    label: str, unit: str, total: int | None = None, quiet: bool = False
+) -> Iterator[Callable[[int], None]]:
     """A function that takes the amount of work done since its last call. Safe to call from any thread.
 
     Parameters

@@ -32,7 +32,9 @@ def data_pointer(context: Any, builder: ir.IRBuilder, array_type: types.Array, a
     return make_array(array_type)(context, builder, array).data
 
 
-def load_vector(builder: ir.IRBuilder, base: ir.Value, offset: ir.Value, vtype: ir.VectorType, itemsize: int) -> ir.Value:
+def load_vector(
+    builder: ir.IRBuilder, base: ir.Value, offset: ir.Value, vtype: ir.VectorType, itemsize: int
+) -> ir.Value:
     """Vector stored at ``base[offset:]``; only the alignment of one item is assumed."""
     pointer = builder.bitcast(builder.gep(base, [offset]), vtype.as_pointer())
     return builder.load(pointer, align=itemsize)

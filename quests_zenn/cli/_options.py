@@ -75,7 +75,7 @@ frame_options = _stack(
     click.option("--energy-key", metavar="KEY", help="Where frames keep their energy (REF_energy, ...), for plots."),
     click.option(
         "--select", metavar="WHAT",
-        help="Atoms asked about: an element, indices (0,5,10:20), or an array of the frames. All atoms stay neighbours.",
+        help="Atoms asked about: an element, indices (0,5,10:20), or an array of the frames. All stay neighbours.",
     ),
 )  # fmt: skip
 

@@ -64,7 +64,9 @@ class EntropyRun:
         if len({str(check_output(path, overwrite).resolve()) for path in outputs}) < len(outputs):
             raise DataError("two outputs have the same name")
         if options["output"] and not options["output"].removesuffix(".gz").endswith((".xyz", ".extxyz")):
-            raise DataError(f"{options['output']}: scored frames are extended XYZ; its name must end in .xyz or .xyz.gz")
+            raise DataError(
+                f"{options['output']}: scored frames are extended XYZ; its name must end in .xyz or .xyz.gz"
+            )
         if options["plot_file"]:
             check_plot(options["plot_file"], overwrite)
         requested = [value for group in options["bandwidths"] for value in group]
@@ -340,8 +342,8 @@ class EntropyRun:
             )
         if env.n_tied:
             _warn(
-                f"{env.n_tied} of {total} environments have equal distances across place k = {env.k} (perfect crystals): "
-                "their X2 depends on the orientation of the cell"
+                f"{env.n_tied} of {total} environments have equal distances across place k = {env.k} "
+                "(perfect crystals): their X2 depends on the orientation of the cell"
             )
         if "auto" in self.requested and max(self.volumes) > 1.1 * min(self.volumes):
             _warn(
@@ -376,9 +378,7 @@ class EntropyRun:
             if beside is None and np.isfinite(values).any():
                 beside = Curve(label, values)
         names = [self.labels[number].rpartition(", frame ")[0] for number in self.frame_numbers]
-        boundaries = [
-            (float(x.values[i]), stem(names[i])) for i in range(1, len(names)) if names[i] != names[i - 1]
-        ]
+        boundaries = [(float(x.values[i]), stem(names[i])) for i in range(1, len(names)) if names[i] != names[i - 1]]
         plot_trajectory(
             self.options["plot_file"],
             x=x,

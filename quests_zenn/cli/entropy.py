@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def entropy(files: tuple[str, ...], **options: Any) -> None:
     """Information entropy of trajectories and data sets.
 
-    FILE is anything that ASE reads (extended XYZ, .xyz.gz, LAMMPS dump, .traj, POSCAR, XDATCAR, vasprun, CIF, ...), with
-    an ASE index where only some frames are wanted: traj.xyz@::10. Several files make one data set.
+    FILE is anything that ASE reads (extended XYZ, .xyz.gz, LAMMPS dump, .traj, POSCAR, XDATCAR, vasprun, CIF, ...),
+    with an ASE index where only some frames are wanted: traj.xyz@::10. Several files make one data set.
 
     \b
     Examples:

@@ -129,16 +129,28 @@ def choose_bins(extent, width, periodic, n_atoms, shape, reach, cutoff):
         shape[longest] = max(1, (shape[longest] * 4) // 5)
     for a in range(3):
         if periodic[a]:
-            reach[a] = int(math.ceil(cutoff * shape[a] / extent[a]))
-        elif shape[a] == 1:
-            reach[a] = 0
+            reach[a] = math.ceil(cutoff * shape[a] / extent[a])
         else:
-            reach[a] = int(math.ceil(cutoff * shape[a] / extent[a]))
+            reach[a] = 0 if shape[a] == 1 else math.ceil(cutoff * shape[a] / extent[a])
 
 
 @strict_kernel
 def sort_into_bins(
-    first, last, positions, offsets, cells, pbc, cutoff, lattices, shapes, reaches, bin_starts, xyz, order, atom_bin, status
+    first,
+    last,
+    positions,
+    offsets,
+    cells,
+    pbc,
+    cutoff,
+    lattices,
+    shapes,
+    reaches,
+    bin_starts,
+    xyz,
+    order,
+    atom_bin,
+    status,
 ):
     """Wrap and sort the atoms of frames [first, last) into bins no narrower than the cutoff.
 

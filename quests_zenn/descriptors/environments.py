@@ -276,7 +276,8 @@ class _Rows:
         width = self._block_width
         for old, name in enumerate(self._blocks):
             new = blocks.index(name)
-            wider[: self._used, new * width : (new + 1) * width] = self._data[: self._used, old * width : (old + 1) * width]
+            source = self._data[: self._used, old * width : (old + 1) * width]
+            wider[: self._used, new * width : (new + 1) * width] = source
         self._data, self._blocks = wider, blocks
 
     def extend(self, n: int) -> npt.NDArray[np.floating]:
@@ -391,9 +392,8 @@ def _describe_batch(
     workers.run(sort, split_by_cost(np.diff(packed.offsets).tolist(), 4 * TASK_ATOMS))
     bad = np.flatnonzero(status != OK)
     if len(bad):
-        raise DataError(
-            f"{batch[bad[0]].label}: its cell has no volume along the periodic axes (pbc = {_flags(packed.pbc[bad[0]])})"
-        )
+        axes = " ".join("T" if flag else "F" for flag in packed.pbc[bad[0]])
+        raise DataError(f"{batch[bad[0]].label}: its cell has no volume along the periodic axes (pbc = {axes})")
 
     partners, elements = layout.partners(), layout.encode(packed.numbers)
     networks, network_starts = _networks(k)
@@ -416,7 +416,3 @@ def _describe_batch(
         who = f"atoms {atom} and {other_atom} are" if other_atom != atom else f"atom {atom} and its periodic image are"
         raise DataError(f"{frame.label}: {who} at the same point ({_triple(frame.positions[atom])})")
     return counters
-
-
-def _flags(pbc: npt.NDArray[np.bool_]) -> str:
-    return " ".join("T" if flag else "F" for flag in pbc)

@@ -349,9 +349,7 @@ def log_sums_against(
     return out + math.log(top)
 
 
-def _grouped(
-    groups: npt.NDArray[np.int64] | None, n: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _grouped(groups: npt.NDArray[np.int64] | None, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Order that brings groups together (stable), and their sizes."""
     if groups is None:
         return np.arange(n), np.array([n])
@@ -389,9 +387,7 @@ def _far_log_sums(
     tiles = row_tiles(len(a.norms), len(b.norms) // b.width, b.width)
     maxima = np.full(len(a.norms), -np.inf)
     one = np.ones(1)
-    workers.run(
-        lambda part: max_tiles(part, a.width, *a.arrays, *b.arrays, a.d, one, maxima), batches(tiles, a.width)
-    )
+    workers.run(lambda part: max_tiles(part, a.width, *a.arrays, *b.arrays, a.d, one, maxima), batches(tiles, a.width))
     real = a.rows >= 0
     a.norms[real] += maxima[real]
     sums = run_tiles([tiles], a, b, one, workers)[0]

@@ -16,12 +16,21 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import config
 from numba.core import types
 from numba.core.cgutils import alloca_once_value, for_range_slice
 from numba.extending import intrinsic
 
-from quests_zenn._core.simd import FAST, data_pointer, load_vector, reduce_add, reduce_max, splat, store_vector, vector_call
+from quests_zenn._core.jit import PLAIN
+from quests_zenn._core.simd import (
+    FAST,
+    data_pointer,
+    load_vector,
+    reduce_add,
+    reduce_max,
+    splat,
+    store_vector,
+    vector_call,
+)
 
 #: Rows of a register tile: 16 accumulators of 512 bits, or as many registers of narrower machines.
 ROWS = 8 if binding.get_host_cpu_features().get("avx512f", False) else 4
@@ -88,7 +97,10 @@ def _emit(builder: ir.IRBuilder, context: Any, signature: Any, args: Any, mode: 
         data_pointer(context, builder, t, v) if isinstance(t, types.Array) else v
         for t, v in zip(signature.args, args, strict=True)
     ]
-    packed_a, norms_a, weights_a, packed_b, norms_b, weights_b, d, row, first, last, scales, n_scales, sums, sums_at, stride, columns, columns_stride = pointers  # fmt: skip
+    (
+        packed_a, norms_a, weights_a, packed_b, norms_b, weights_b, d, row, first, last,
+        scales, n_scales, sums, sums_at, stride, columns, columns_stride,
+    ) = pointers  # fmt: skip
     width = ir.Constant(intp, 2 * lanes)
     vectors = range(2)
 
@@ -216,7 +228,7 @@ def _plain_tile(mode: str) -> Any:
     return tile
 
 
-_make = _plain_tile if config.DISABLE_JIT else _register_tile
+_make = _plain_tile if PLAIN else _register_tile
 
 #: Add to ``sums[h * stride + sums_at + r]`` the kernel sums of rows ``row + r`` over panels [first, last).
 tile_rows = _make("rows")

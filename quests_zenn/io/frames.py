@@ -216,7 +216,7 @@ def _guarded(path: str, selection: slice) -> Iterator[Any]:
                 count += 1
     except UnknownFileTypeError:
         raise DataError(
-            f"{path}: the format is not known; ASE guesses it from the ending or the content (ase info --formats lists all)"
+            f"{path}: the format is not known; ASE guesses it from ending and content (ase info --formats lists all)"
         ) from None
     except (GeneratorExit, DataError, MemoryError):
         raise
@@ -229,9 +229,7 @@ def _guarded(path: str, selection: slice) -> Iterator[Any]:
         ) from error
 
 
-def _map_types(
-    numbers: npt.NDArray[np.int64], type_map: Mapping[int, int], label: str
-) -> npt.NDArray[np.int64]:
+def _map_types(numbers: npt.NDArray[np.int64], type_map: Mapping[int, int], label: str) -> npt.NDArray[np.int64]:
     unknown = sorted(set(numbers.tolist()) - set(type_map))
     if unknown:
         raise DataError(f"{label}: atom type {unknown[0]} is not in the type map")
@@ -314,7 +312,7 @@ def selected_atoms(atoms: Any, select: str, label: str = "the frame") -> npt.NDA
     ----------
     atoms : ase.Atoms
     select : str
-        An element (``Cu``), indices (``0,5,10:20``), or the name of an array of the frame, whose non-zero entries count.
+        An element (``Cu``), indices (``0,5,10:20``), or an array of the frame, whose non-zero entries count.
 
     Raises
     ------

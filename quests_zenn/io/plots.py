@@ -99,7 +99,8 @@ def plot_trajectory(
     left.plot(x.values, limit, color="k", ls="--", lw=1.0, label="ln n, the largest possible")
     for at, name in boundaries:
         left.axvline(at, color="0.6", lw=0.8, ls=":")
-        left.annotate(name, (at, 1.0), xycoords=("data", "axes fraction"), fontsize=7, rotation=90, va="top", ha="right")
+        place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "va": "top", "ha": "right"}
+        left.annotate(name, (at, 1.0), fontsize=7, **place)
     left.set_xlabel(x.label)
     left.set_ylabel("entropy of the frame, H (nats)")
     left.legend(frameon=False, fontsize=8, loc="best")
