@@ -123,25 +123,35 @@ def order_tie(candidates, d2, nearest, n, k):
 
 
 @kernel
-def fill_block(candidates, d2, nearest, m, k, x, y, z, cutoff2, networks, network_starts, relative, matrix, row):
-    """One block [X1, X2] of one environment, from its m <= k nearest neighbours, into `row` (2k - 1,)."""
+def fill_block(
+    candidates, d2, nearest, m, k, x, y, z, cutoff2, networks, network_starts, px, py, pz, s, r2, x1, matrix,
+    out, atom, column,
+):  # fmt: skip
+    """One block [X1, X2] of one environment, from its m <= k nearest neighbours, into ``out[atom, column:]``.
+
+    `px`, `py`, `pz`, `s` (neighbours relative to the centre, roots of their weights) and `matrix` are scratch of the type
+    of `out`; `r2` and `x1` are scratch of float64.
+    """
     width = (m + LANES - 1) // LANES * LANES
-    px, py, pz, s = relative[0], relative[1], relative[2], relative[3]
     for j in range(m):
         c = nearest[j]
         px[j] = candidates[0, c] - x
         py[j] = candidates[1, c] - y
         pz[j] = candidates[2, c] - z
-        weight = 1.0 - d2[c] / cutoff2  # sqrt(w)
-        s[j] = weight
-        row[j] = weight * weight / math.sqrt(d2[c])
-    for j in range(m, k):
-        row[j] = 0.0
+        r2[j] = d2[c]
     for j in range(m, width):  # padding: no weight, and not on top of an atom
         px[j] = 1e6
         py[j] = 0.0
         pz[j] = 0.0
-        s[j] = 0.0
+        r2[j] = cutoff2
+    for j in range(width):
+        weight = 1.0 - r2[j] / cutoff2  # sqrt(w)
+        s[j] = weight
+        x1[j] = weight * weight / math.sqrt(r2[j])
+    for j in range(m):
+        out[atom, column + j] = x1[j]
+    for j in range(m, k):
+        out[atom, column + j] = 0.0
 
     for l in range(m):
         for c in range(0, width, LANES):
@@ -170,9 +180,9 @@ def fill_block(candidates, d2, nearest, m, k, x, y, z, cutoff2, networks, networ
 
     filled = min(m, k - 1)
     for l in range(filled):
-        row[k + l] = row_total(matrix, l * width, width) / k
+        out[atom, column + k + l] = row_total(matrix, l * width, width) / k
     for l in range(filled, k - 1):
-        row[k + l] = 0.0
+        out[atom, column + k + l] = 0.0
 
 
 @kernel
@@ -209,7 +219,8 @@ def fill_descriptors(
     values = np.empty(capacity)
     ranks = np.empty(capacity, np.int64)
     padded = (k + LANES - 1) // LANES * LANES
-    relative = aligned(4 * padded, out).reshape(4, padded)
+    px, py, pz, s = aligned(padded, out), aligned(padded, out), aligned(padded, out), aligned(padded, out)
+    r2, x1 = np.empty(padded), np.empty(padded)
     matrix = aligned(max(k, 32) * padded, out)
     width = 2 * k - 1
     cutoff2 = cutoff * cutoff
@@ -250,10 +261,11 @@ def fill_descriptors(
             n_inside = within(d2, n, cutoff2, inside)
             tied = False
             for block in range(n_blocks):
-                row = out[atom, block * width : (block + 1) * width]
+                column = block * width
                 partner = partners[elements[atom], block]
                 if partner == -2:
-                    row[:] = 0.0
+                    for c in range(column, column + width):
+                        out[atom, c] = 0.0
                     continue
                 if partner == -1:
                     n_chosen = n_inside
@@ -282,8 +294,8 @@ def fill_descriptors(
                             counters[PARTNER] = order[candidate_atom[nearest[0]]]
                         break
                 fill_block(
-                    candidates, d2, nearest, min(n_chosen, k), k, x, y, z, cutoff2,
-                    networks, network_starts, relative, matrix, row,
+                    candidates, d2, nearest, min(n_chosen, k), k, x, y, z, cutoff2, networks, network_starts,
+                    px, py, pz, s, r2, x1, matrix, out, atom, column,
                 )  # fmt: skip
             counters[TIED] += 1 if tied else 0
             i += 1
