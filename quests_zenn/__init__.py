@@ -14,13 +14,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 _ROOMS = ("descriptors", "entropy", "io")
+_ERRORS = ("DataError", "MissingExtraError")
 
-__all__ = ["__version__", *_ROOMS]
+__all__ = ["__version__", *_ERRORS, *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _ERRORS:
+        return getattr(importlib.import_module(f"{__name__}._core.checks"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -2,8 +2,8 @@
 
 Numba compiles loops; LLVM's vectoriser turns many of them into vector code, but gives up (or checks for overlap
 at every turn) when two rows of one array are read and written. The few places where that decides the speed state
-their vectors explicitly, as LLVM vector operations of a fixed width. LLVM maps them onto whatever the machine has,
-so the code is portable and the result does not depend on the vector units found.
+their vectors explicitly, as LLVM vector operations of a fixed width. LLVM maps them onto whatever the machine has, so
+the code is portable. (Results are the same bits on one kind of processor; the last bit may differ on another.)
 """
 
 from __future__ import annotations

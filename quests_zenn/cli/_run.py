@@ -17,7 +17,7 @@ from quests_zenn._core.parallel import Workers, resolve_jobs
 from quests_zenn._core.progress import note_if_slow, progress_bar
 from quests_zenn.descriptors import Environments, describe, element_symbols, volume_per_atom
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, GroupMetrics, get_all_metrics, get_bandwidth, group_metrics
-from quests_zenn.io.frames import Frame, read_atoms, read_frames, selected_atoms, stem
+from quests_zenn.io.frames import Frame, is_lammps_dump, read_atoms, read_frames, selected_atoms, stem
 from quests_zenn.io.outputs import check_output, versions, write_json, write_scored
 from quests_zenn.io.plots import Curve, check_plot, plot_trajectory
 
@@ -222,6 +222,13 @@ class EntropyRun:
         scores[self.chosen] = self.dh[0]
         return scores
 
+    def flagged(self) -> tuple[int, int]:
+        """Environments asked about that have fewer than k neighbours, and that have a tie at place k."""
+        env = self.environments
+        assert env is not None
+        asked = slice(None) if self.chosen is None else self.chosen
+        return int(np.count_nonzero(env.incomplete[asked])), int(np.count_nonzero(env.tied[asked]))
+
     def result(self, b: int) -> dict[str, Any]:
         """Everything that depends on the bandwidth."""
         found: dict[str, Any] = {
@@ -254,6 +261,7 @@ class EntropyRun:
         """The JSON document."""
         env = self.environments
         assert env is not None
+        incomplete, tied = self.flagged()
         results = [self.result(b) for b in range(len(self.bandwidths))]
         document: dict[str, Any] = {"command": "quests-entropy", "inputs": list(self.files)}
         document |= results[0] if len(results) == 1 else {"results": results}
@@ -265,9 +273,9 @@ class EntropyRun:
             "cutoff": env.cutoff,
             "species": env.species,
             "select": self.options["select"],
-            "scope": {"dH": SCOPE_RUN, "mean_dh": SCOPE_RUN, "frames": SCOPE_FRAME},
-            "n_tied": env.n_tied,
-            "n_incomplete": env.n_incomplete,
+            "scope": {"dH": SCOPE_RUN, "mean_dh": SCOPE_RUN, "frames.mean_dh": SCOPE_FRAME},
+            "n_tied": tied,
+            "n_incomplete": incomplete,
             "precision": self.options["precision"],
             "backend": "threads",
             "n_workers": self.jobs,
@@ -317,7 +325,7 @@ class EntropyRun:
     def print_frames(self) -> None:
         assert self.frames is not None
         extra = [name for name in ("time", "temperature", "energy") if any(name in p for p in self.properties)]
-        units = {"time": "time", "temperature": "T (K)", "energy": "E (eV)"}
+        units = {"time": "time (ps)", "temperature": "T (K)", "energy": "E (eV)"}
         for b, h in enumerate(self.bandwidths):
             click.echo(f"\nframes at h = {h:.5g} 1/Å (dH within the frame)")
             click.echo(
@@ -334,17 +342,21 @@ class EntropyRun:
     def print_warnings(self) -> None:
         env = self.environments
         assert env is not None
-        total = len(env)
-        if env.n_incomplete > MANY_INCOMPLETE * total:
+        incomplete, tied = self.flagged()
+        if incomplete > MANY_INCOMPLETE * self.n:
             _warn(
-                f"{env.n_incomplete / total:.0%} of the atoms have fewer than k = {env.k} neighbours within "
+                f"{incomplete / self.n:.0%} of the atoms have fewer than k = {env.k} neighbours within "
                 f"{env.cutoff:g} Å (missing places count as zero); a larger --cutoff or a smaller --k resolves more"
             )
-        if env.n_tied:
+        if tied:
             _warn(
-                f"{env.n_tied} of {total} environments have equal distances across place k = {env.k} "
+                f"{tied} of {self.n} environments have equal distances across place k = {env.k} "
                 "(perfect crystals): their X2 depends on the orientation of the cell"
             )
+        elements = element_symbols(env.numbers)
+        looks_like_types = elements == element_symbols(np.arange(1, len(elements) + 1))
+        if looks_like_types and not self.options["type_map"] and any(map(is_lammps_dump, self.files)):
+            _warn(f"atom types were read as elements ({' '.join(elements)}); --type-map 1=Cu,... names the real ones")
         if "auto" in self.requested and max(self.volumes) > 1.1 * min(self.volumes):
             _warn(
                 f"volumes per atom range from {min(self.volumes):.1f} to {max(self.volumes):.1f} Å3; "
@@ -362,7 +374,7 @@ class EntropyRun:
             elif value < 0.01 * limit:
                 _warn(
                     f"H is close to 0 at h = {h:.5g}: all environments look the same; "
-                    f"a narrower --bandwidth (try {h / 2:.3g}) tells more"
+                    f"unless they are equal, a narrower --bandwidth (try {h / 2:.3g}) tells more"
                 )
 
     def plot(self) -> None:

@@ -12,7 +12,7 @@ from quests_zenn.cli.info import info
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @version_option
 def main() -> None:
-    """Information entropy of atomistic data: what is in it, what is new, what to keep."""
+    """Information entropy of atomistic data."""
 
 
 main.add_command(entropy)

@@ -32,10 +32,6 @@ TIE = 1e-8
 RANK_LIMIT = 128
 _BUCKETS = 64
 
-# columns of the counters that a task fills
-TIED, INCOMPLETE, COINCIDENT, PARTNER = 0, 1, 2, 3
-N_COUNTERS = 4
-
 
 @strict_kernel
 def aligned(size, like):
@@ -129,8 +125,8 @@ def fill_block(
 ):  # fmt: skip
     """One block [X1, X2] of one environment, from its m <= k nearest neighbours, into ``out[atom, column:]``.
 
-    `px`, `py`, `pz`, `s` (neighbours relative to the centre, roots of their weights) and `matrix` are scratch of the type
-    of `out`; `r2` and `x1` are scratch of float64.
+    `px`, `py`, `pz`, `s` (neighbours relative to the centre, roots of their weights) and `matrix` are scratch of the
+    type of `out`; `r2` and `x1` are scratch of float64.
     """
     width = (m + LANES - 1) // LANES * LANES
     for j in range(m):
@@ -188,7 +184,7 @@ def fill_block(
 @kernel
 def fill_descriptors(
     first, last, offsets, pbc, lattices, shapes, reaches, bin_starts, xyz, order, atom_bin,
-    elements, partners, k, cutoff, networks, network_starts, out, counters,
+    elements, partners, k, cutoff, networks, network_starts, out, flags, coincidence,
 ):  # fmt: skip
     """Descriptors of the sorted atoms [first, last).
 
@@ -205,9 +201,10 @@ def fill_descriptors(
         Comparators of the sorting networks for 1, 2, 4, ... inputs, concatenated.
     out : (N, B (2k - 1))
         Rows in input order.
-    counters : (4,)
-        Filled: number of environments with a tie at place k, with fewer than k neighbours, and the lowest input
-        index of an atom that coincides with another (or -1), and that other.
+    flags : (2, N) bool
+        Filled, in input order: whether there is a tie at place k, and fewer than k neighbours.
+    coincidence : (2,)
+        Filled: the lowest input index of an atom that coincides with another (or -1), and that other.
     """
     capacity = 1024
     candidates = np.empty((3, capacity))
@@ -225,10 +222,7 @@ def fill_descriptors(
     width = 2 * k - 1
     cutoff2 = cutoff * cutoff
     n_blocks = partners.shape[1]
-    counters[TIED] = 0
-    counters[INCOMPLETE] = 0
-    counters[COINCIDENT] = -1
-    counters[PARTNER] = -1
+    coincidence[:] = -1
 
     f = np.searchsorted(offsets, first, side="right") - 1
     i = first
@@ -287,15 +281,15 @@ def fill_descriptors(
                     nearest[ranks[a]] = chosen[a]
                 tied |= order_tie(candidates, d2, nearest, n_chosen, k)
                 if block == 0:
-                    counters[INCOMPLETE] += 1 if n_inside < k else 0
+                    flags[1, atom] = n_inside < k
                     if n_inside > 0 and d2[nearest[0]] < TIE * TIE:
-                        if counters[COINCIDENT] < 0 or atom < counters[COINCIDENT]:
-                            counters[COINCIDENT] = atom
-                            counters[PARTNER] = order[candidate_atom[nearest[0]]]
+                        if coincidence[0] < 0 or atom < coincidence[0]:
+                            coincidence[0] = atom
+                            coincidence[1] = order[candidate_atom[nearest[0]]]
                         break
                 fill_block(
                     candidates, d2, nearest, min(n_chosen, k), k, x, y, z, cutoff2, networks, network_starts,
                     px, py, pz, s, r2, x1, matrix, out, atom, column,
                 )  # fmt: skip
-            counters[TIED] += 1 if tied else 0
+            flags[0, atom] = tied
             i += 1

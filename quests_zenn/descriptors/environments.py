@@ -12,7 +12,7 @@ import numpy.typing as npt
 from quests_zenn._core.checks import DataError, one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, split_by_cost, split_evenly
 from quests_zenn.descriptors._cells import OK, sort_into_bins
-from quests_zenn.descriptors._kernels import COINCIDENT, INCOMPLETE, N_COUNTERS, PARTNER, TIED, fill_descriptors
+from quests_zenn.descriptors._kernels import fill_descriptors
 from quests_zenn.descriptors._simd import sorting_network
 from quests_zenn.io.frames import Frame, FrameSource, is_single, iterate_frames
 
@@ -40,14 +40,18 @@ class Environments:
         Rows of frame f are ``frame_offsets[f]`` to ``frame_offsets[f + 1]``.
     numbers : (N,)
         Atomic number of the centre of each environment.
-    k, cutoff, species
-        Parameters; cutoff in Å.
+    k : int
+        Neighbours per atom.
+    cutoff : float
+        Cutoff radius, Å.
+    species : str
+        Kind of blocks.
     elements : tuple of str
         Elements present, in the order of their blocks (alphabetical).
-    n_tied : int
-        Environments in which equal distances straddle place k: there X2 depends on the order chosen among them.
-    n_incomplete : int
-        Environments with fewer than k neighbours inside the cutoff.
+    tied : (N,) bool
+        Whether equal distances straddle place k: there X2 depends on the order chosen among them.
+    incomplete : (N,) bool
+        Whether there are fewer than k neighbours inside the cutoff.
     """
 
     x: npt.NDArray[np.floating]
@@ -57,8 +61,18 @@ class Environments:
     cutoff: float
     species: str
     elements: tuple[str, ...]
-    n_tied: int
-    n_incomplete: int
+    tied: npt.NDArray[np.bool_]
+    incomplete: npt.NDArray[np.bool_]
+
+    @property
+    def n_tied(self) -> int:
+        """Number of tied environments."""
+        return int(np.count_nonzero(self.tied))
+
+    @property
+    def n_incomplete(self) -> int:
+        """Number of incomplete environments."""
+        return int(np.count_nonzero(self.incomplete))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -161,22 +175,21 @@ def describe(
     rows = _Rows(2 * k - 1, type_, known_rows)
     lengths: list[npt.NDArray[np.int64]] = []
     numbers: list[npt.NDArray[np.int64]] = []
-    n_tied = n_incomplete = 0
+    flags: list[npt.NDArray[np.bool_]] = []
     with Workers(jobs) as workers:
         for batch in _batches(iterate_frames(frames)):
             packed = _concatenate(batch, cutoff)
             if layout.widen(packed.numbers):
                 rows.relayout(layout)
             out = rows.extend(len(packed.numbers))
-            counters = _describe_batch(batch, packed, layout, k, cutoff, out, workers)
-            n_tied += int(counters[:, TIED].sum())
-            n_incomplete += int(counters[:, INCOMPLETE].sum())
+            flags.append(_describe_batch(batch, packed, layout, k, cutoff, out, workers))
             lengths.append(np.diff(packed.offsets))
             numbers.append(packed.numbers)
             if progress is not None:
                 progress(len(packed.numbers))
     if not lengths:
         raise DataError("there are no frames to describe")
+    tied, incomplete = np.concatenate(flags, axis=1)
     return Environments(
         rows.finish(),
         np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
@@ -185,8 +198,8 @@ def describe(
         cutoff,
         species,
         tuple(layout.elements),
-        n_tied,
-        n_incomplete,
+        tied,
+        incomplete,
     )
 
 
@@ -373,8 +386,8 @@ def _describe_batch(
     cutoff: float,
     out: npt.NDArray[np.floating],
     workers: Workers,
-) -> npt.NDArray[np.int64]:
-    """Fill `out` and return the counters of all tasks."""
+) -> npt.NDArray[np.bool_]:
+    """Fill `out` and return the flags of all atoms: tied and incomplete (2, n)."""
     n, n_frames = len(packed.numbers), len(batch)
     lattices = np.empty((n_frames, 3, 3))
     shapes, reaches = np.empty((n_frames, 3), np.int64), np.empty((n_frames, 3), np.int64)
@@ -398,21 +411,22 @@ def _describe_batch(
     partners, elements = layout.partners(), layout.encode(packed.numbers)
     networks, network_starts = _networks(k)
     tasks = split_evenly(n, TASK_ATOMS)
-    counters = np.empty((len(tasks), N_COUNTERS), np.int64)
+    flags = np.zeros((2, n), bool)
+    coincidences = np.full((len(tasks), 2), -1, np.int64)
 
     def fill(task: tuple[int, tuple[int, int]]) -> None:
         number, (first, last) = task
         fill_descriptors(
             first, last, packed.offsets, packed.pbc, lattices, shapes, reaches, bin_starts, xyz, order, atom_bin,
-            elements, partners, k, cutoff, networks, network_starts, out, counters[number],
+            elements, partners, k, cutoff, networks, network_starts, out, flags, coincidences[number],
         )  # fmt: skip
 
     workers.run(fill, list(enumerate(tasks)))
-    coincident = counters[counters[:, COINCIDENT] >= 0]
-    if len(coincident):
-        row, other = coincident[np.argmin(coincident[:, COINCIDENT]), [COINCIDENT, PARTNER]].tolist()
+    found = coincidences[coincidences[:, 0] >= 0]
+    if len(found):
+        row, other = found[np.argmin(found[:, 0])].tolist()
         frame, atom = _locate(batch, packed.offsets, row)
         _, other_atom = _locate(batch, packed.offsets, other)
         who = f"atoms {atom} and {other_atom} are" if other_atom != atom else f"atom {atom} and its periodic image are"
         raise DataError(f"{frame.label}: {who} at the same point ({_triple(frame.positions[atom])})")
-    return counters
+    return flags

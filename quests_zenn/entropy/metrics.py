@@ -19,7 +19,15 @@ PRECISIONS = ("float64", "float32")
 
 @dataclass(frozen=True)
 class GroupMetrics:
-    """Metrics of each group of a set, the group taken alone; arrays have shape (H, G)."""
+    """Metrics of each group of a set, the group taken alone. Groups are in sorted order.
+
+    Attributes
+    ----------
+    entropy, diversity, mean_dh : numpy.ndarray, shape (H, G), nats
+        One row per bandwidth, also where there is only one.
+    sizes : numpy.ndarray, shape (G,)
+        Environments in each group.
+    """
 
     entropy: npt.NDArray[np.float64]
     diversity: npt.NDArray[np.float64]
@@ -36,9 +44,9 @@ def entropy(
     precision: str = "float64",
     jobs: int | None = None,
 ) -> Any:
-    """Information entropy H = -(1/N) sum_i ln(p(x_i) / N), exact, in nats.
+    """Information entropy ``H = -(1/N) sum_i ln(p(x_i) / N)``, exact, in nats; ``0 <= H <= ln N``.
 
-    p(y) = sum_j K(y, x_j) with the Gaussian kernel K(a, b) = exp(-|a - b|^2 / (2 h^2)). 0 <= H <= ln N.
+    ``p(y) = sum_j K(y, x_j)`` with the Gaussian kernel ``K(a, b) = exp(-|a - b|^2 / (2 h^2))``.
 
     Parameters
     ----------
@@ -51,8 +59,8 @@ def entropy(
     labels : array_like, shape (N,), optional
         Environments with different labels do not resemble each other (K = 0), such as atoms of different elements.
     precision : {"float64", "float32"}
-        Arithmetic of the sums. float64 is exact to about 1e-13. float32 is about twice as fast; it errs by up to
-        about 1e-5 in single dH and less in H.
+        Arithmetic of the sums. float64 is exact to about 1e-12. float32 is about twice as fast; at h = 0.015 it errs
+        by up to 1e-5 nats in H and 1e-3 in a single dH (measured on sets of bulk, molecules and extreme pressures).
     jobs : int or None
         Threads; None for all available cores. The result is the same bits for any number.
 
@@ -137,7 +145,7 @@ def get_all_metrics(
         progress=progress,
     )
     h_, d_ = _summaries(log_p, multiplicity)
-    dh = np.negative(log_p, out=log_p)
+    dh = np.subtract(0.0, log_p, out=log_p)  # not the negative: no one wants to read -0.0
     return (float(h_[0]), float(d_[0]), dh[0]) if single else (h_, d_, dh)
 
 
@@ -156,7 +164,7 @@ def group_metrics(
     Parameters
     ----------
     groups : array_like, shape (N,)
-        Whole numbers from 0; every number up to the largest occurs.
+        Labels of any kind that can be sorted: frame numbers, configuration types.
     x, h, labels, precision, jobs, workers
         See `get_all_metrics`.
 
@@ -167,7 +175,7 @@ def group_metrics(
     Raises
     ------
     ValueError
-        See `entropy`; also if a group is empty.
+        See `entropy`.
     """
     matrix = as_matrix(x, "x")
     bandwidths, _ = as_bandwidths(h)
@@ -262,7 +270,7 @@ def delta_entropy(
                     workers=workers,
                     progress=progress,
                 )
-    np.negative(out, out=out)
+    np.subtract(0.0, out, out=out)
     return out[0] if single else out
 
 

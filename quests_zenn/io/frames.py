@@ -37,7 +37,7 @@ class Frame:
     cell: npt.NDArray[np.float64]
     pbc: npt.NDArray[np.bool_]
     numbers: npt.NDArray[np.int64]
-    label: str = ""
+    label: str = "the frame"
     properties: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ FrameSource = Any
 """One frame-like object, or an iterable of them."""
 
 
-def as_frame(structure: FrameLike, label: str = "") -> Frame:
+def as_frame(structure: FrameLike, label: str = "the frame") -> Frame:
     """One door for anything that looks like a structure.
 
     Parameters
@@ -75,7 +75,7 @@ def as_frame(structure: FrameLike, label: str = "") -> Frame:
         parts = structure
     else:
         raise DataError(
-            f"{label or 'the frame'} is no structure: expected ase.Atoms or (positions, cell, pbc, numbers), "
+            f"{label} is no structure: expected ase.Atoms or (positions, cell, pbc, numbers), "
             f"got {type(structure).__name__}"
         )
     try:
@@ -84,17 +84,17 @@ def as_frame(structure: FrameLike, label: str = "") -> Frame:
         pbc = np.asarray(parts[2], dtype=bool)
         numbers = np.asarray(parts[3], dtype=np.int64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{label or 'the frame'} holds something that is no number: {error}") from None
+        raise DataError(f"{label} holds something that is no number: {error}") from None
     if pbc.shape == ():
         pbc = np.full(3, pbc)
     if cell_array.shape == (3,):
         cell_array = np.diag(cell_array)
     if positions.ndim != 2 or positions.shape[1] != 3:
-        raise DataError(f"{label or 'the frame'}: positions must have shape (atoms, 3), got {positions.shape}")
+        raise DataError(f"{label}: positions must have shape (atoms, 3), got {positions.shape}")
     if cell_array.shape != (3, 3) or pbc.shape != (3,):
-        raise DataError(f"{label or 'the frame'}: cell must have shape (3, 3) and pbc (3,)")
+        raise DataError(f"{label}: cell must have shape (3, 3) and pbc (3,)")
     if numbers.shape != (len(positions),):
-        raise DataError(f"{label or 'the frame'}: {len(positions)} positions but numbers of shape {numbers.shape}")
+        raise DataError(f"{label}: {len(positions)} positions but numbers of shape {numbers.shape}")
     return Frame(positions, cell_array, pbc, numbers, label)
 
 
@@ -102,7 +102,12 @@ def is_single(source: FrameSource) -> bool:
     """Whether `source` is one structure, not an iterable of them."""
     if isinstance(source, Frame) or (hasattr(source, "positions") and hasattr(source, "numbers")):
         return True
-    return isinstance(source, tuple) and len(source) == 4 and isinstance(source[0], np.ndarray) and source[0].ndim == 2
+    if not (isinstance(source, tuple) and len(source) == 4 and isinstance(source[0], np.ndarray | list | tuple)):
+        return False
+    try:
+        return np.ndim(source[0]) == 2 and np.asarray(source[0]).dtype.kind in "fiu"
+    except ValueError:  # ragged
+        return False
 
 
 def iterate_frames(source: FrameSource) -> Iterator[Frame]:
@@ -194,6 +199,13 @@ def read_atoms(spec: str | os.PathLike[str], type_map: Mapping[int, int] | None 
         raise DataError(f"{os.fspath(spec)}: no frame is selected; the file has none, or fewer than the index asks for")
 
 
+def is_lammps_dump(spec: str | os.PathLike[str]) -> bool:
+    """Whether a file is a LAMMPS dump, whose atom types are mere numbers unless it names elements."""
+    from ase.io.formats import filetype
+
+    return filetype(split_index(spec)[0]).startswith("lammps-dump")
+
+
 def _guarded(path: str, selection: slice) -> Iterator[Any]:
     """Frames as ASE reads them; whatever a reader raises becomes one sentence."""
     import warnings
@@ -237,7 +249,7 @@ def _map_types(numbers: npt.NDArray[np.int64], type_map: Mapping[int, int], labe
 
 
 def frame_properties(atoms: Any, energy_key: str | None = None) -> dict[str, float]:
-    """Temperature (K), energy (eV) and time (ps) of an ``ase.Atoms``, where it carries them.
+    """Temperature (K), energy (eV) and time (ps, ``info['time_ps']``) of an ``ase.Atoms``, where it carries them.
 
     The temperature is ``info['temperature']``, then ``info['temperature_K']``, then that of the velocities. The energy
     is ``info[energy_key]`` where a key is given, else that of the attached calculator or ``info['energy']``.
@@ -245,7 +257,7 @@ def frame_properties(atoms: Any, energy_key: str | None = None) -> dict[str, flo
     info = atoms.info
     found: dict[str, Any] = {
         "temperature": info.get("temperature", info.get("temperature_K")),
-        "time": info.get("time_ps", info.get("time")),
+        "time": info.get("time_ps"),
     }
     if energy_key is not None:
         found["energy"] = info.get(energy_key)

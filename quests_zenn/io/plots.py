@@ -93,9 +93,10 @@ def plot_trajectory(
         second.tick_params(axis="y", colors="0.45")
         left.set_zorder(second.get_zorder() + 1)
         left.patch.set_visible(False)
-    marker = "o" if len(x.values) < 60 else None
+    n_frames = len(x.values)
+    marker, lw = ("o" if n_frames < 60 else None), (1.6 if n_frames < 300 else 0.8)
     for number, curve in enumerate(entropies):
-        left.plot(x.values, curve.values, color=f"C{number}", lw=1.6, marker=marker, ms=3, label=curve.label)
+        left.plot(x.values, curve.values, color=f"C{number}", lw=lw, marker=marker, ms=3, label=curve.label)
     left.plot(x.values, limit, color="k", ls="--", lw=1.0, label="ln n, the largest possible")
     for at, name in boundaries:
         left.axvline(at, color="0.6", lw=0.8, ls=":")
