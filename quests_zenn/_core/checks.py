@@ -1,4 +1,4 @@
-"""Judging arguments at the door: one clear sentence for each thing that can be wrong."""
+"""Judging arguments at the door: one clear sentence for each thing that can be wrong. (Arrays: see `arrays`.)"""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 
 class DataError(ValueError):
@@ -67,59 +66,3 @@ def one_of(value: Any, name: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return str(value)
-
-
-def as_matrix(x: npt.ArrayLike, name: str) -> npt.NDArray[np.floating]:
-    """`x` as a C-contiguous matrix of float64 (float32 stays float32), whatever its memory layout.
-
-    Raises
-    ------
-    ValueError
-        If it is not two-dimensional with at least one row and one column, or not real numbers.
-    """
-    try:
-        array = np.asarray(x)
-        if array.dtype.kind not in "fiub":
-            raise TypeError
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a matrix of real numbers, one row per environment") from None
-    if array.ndim != 2:
-        raise ValueError(f"{name} must have two dimensions (environments, components), got shape {array.shape}")
-    if array.shape[0] == 0 or array.shape[1] == 0:
-        raise ValueError(f"{name} must hold at least one environment and one component, got shape {array.shape}")
-    return np.ascontiguousarray(array, dtype=np.float32 if array.dtype == np.float32 else np.float64)
-
-
-def as_bandwidths(h: Any) -> tuple[npt.NDArray[np.float64], bool]:
-    """Bandwidths as an array (H,), and whether a single number was given.
-
-    Raises
-    ------
-    ValueError
-        If one is not positive and finite, or there is none.
-    """
-    single = np.ndim(h) == 0
-    values = [positive(value, "bandwidth") for value in np.ravel(np.asarray(h, dtype=object)).tolist()]
-    if not values:
-        raise ValueError("at least one bandwidth is needed, got an empty list")
-    return np.array(values), single
-
-
-def as_weights(weights: npt.ArrayLike | None, n: int) -> npt.NDArray[np.float64] | None:
-    """Weights as an array (n,) of finite, non-negative numbers, not all zero; None stays None.
-
-    Raises
-    ------
-    ValueError
-        Otherwise.
-    """
-    if weights is None:
-        return None
-    array = np.ascontiguousarray(weights, dtype=np.float64)
-    if array.shape != (n,):
-        raise ValueError(f"weights must have shape ({n},), one per environment, got {array.shape}")
-    if not np.isfinite(array).all() or (array < 0.0).any():
-        raise ValueError("weights must be finite and not negative")
-    if not array.any():
-        raise ValueError("weights must not all be zero")
-    return array

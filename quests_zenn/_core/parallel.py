@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from quests_zenn._core.checks import whole_number
+
 Task = TypeVar("Task")
 
 
@@ -31,11 +33,7 @@ def resolve_jobs(jobs: int | None) -> int:
     ValueError
         If `jobs` is not a positive whole number.
     """
-    if jobs is None:
-        return available_cores()
-    if isinstance(jobs, bool) or int(jobs) != jobs or jobs < 1:
-        raise ValueError(f"jobs must be a whole number of at least 1, got {jobs!r}")
-    return int(jobs)
+    return available_cores() if jobs is None else whole_number(jobs, "jobs", 1)
 
 
 class Workers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -55,7 +56,7 @@ class TypeMap(click.ParamType):
         mapping = {}
         for part in str(value).split(","):
             number, _, symbol = part.partition("=")
-            if not number.strip().isdigit() or symbol.strip() not in atomic_numbers:
+            if not (number.strip().isascii() and number.strip().isdigit()) or symbol.strip() not in atomic_numbers:
                 self.fail(f"{part!r} is not of the form 1=Cu", param, ctx)
             mapping[int(number)] = atomic_numbers[symbol.strip()]
         return mapping
@@ -118,28 +119,54 @@ def ends_well(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        # a polite kill ends like Ctrl-C: temporary files are removed on the way out
-        previous = signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            return command(*args, **kwargs)
-        except click.exceptions.ClickException:
-            raise
-        except KeyboardInterrupt:
-            _fail("interrupted; unfinished files were removed", INTERRUPTED)
-        except BrokenPipeError:
-            raise
-        except MemoryError:
-            _fail("not enough memory; fewer frames (file@::10) or --precision float32 need less", 1)
-        except (ValueError, OSError, ImportError) as error:
-            _fail(" ".join(str(error).split()), 1)
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+        with Interrupts():
+            try:
+                return command(*args, **kwargs)
+            except (click.exceptions.ClickException, BrokenPipeError):
+                raise
+            except BaseException as error:
+                if Interrupts.pending or isinstance(error, KeyboardInterrupt):
+                    _fail("interrupted; unfinished files were removed", INTERRUPTED)
+                if isinstance(error, MemoryError):
+                    _fail("not enough memory; fewer frames (file@::10) or --precision float32 need less", 1)
+                if isinstance(error, ValueError | OSError | ImportError):
+                    _fail(" ".join(str(error).split()), 1)
+                raise
 
     return run  # type: ignore[return-value]
 
 
-def _interrupt(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+class Interrupts:
+    """While it is entered, Ctrl-C and a polite kill end the run alike: temporary files are removed on the way out.
+
+    An exception raised inside a callback of the compiler is printed and forgotten, so the signal is remembered too.
+    """
+
+    pending = False
+
+    def __enter__(self) -> None:
+        Interrupts.pending = False
+        self._previous: dict[int, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return  # elsewhere Python delivers no signals
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in self._previous:
+            signal.signal(number, self._remember)
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @staticmethod
+    def _remember(signum: int, frame: Any) -> None:
+        Interrupts.pending = True
+        raise KeyboardInterrupt
+
+    @staticmethod
+    def raise_if_pending() -> None:
+        """Raise KeyboardInterrupt if a signal came and its exception was lost."""
+        if Interrupts.pending:
+            raise KeyboardInterrupt
 
 
 def _fail(message: str, status: int) -> None:

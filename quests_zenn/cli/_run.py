@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,9 +16,10 @@ import numpy as np
 from quests_zenn._core.checks import DataError
 from quests_zenn._core.parallel import Workers, resolve_jobs
 from quests_zenn._core.progress import note_if_slow, progress_bar
+from quests_zenn.cli import _options
 from quests_zenn.descriptors import Environments, describe, element_symbols, volume_per_atom
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, GroupMetrics, get_all_metrics, get_bandwidth, group_metrics
-from quests_zenn.io.frames import Frame, is_lammps_dump, read_atoms, read_frames, selected_atoms, stem
+from quests_zenn.io.frames import Frame, is_lammps_dump, read_atoms, read_frames, selected_atoms, split_index, stem
 from quests_zenn.io.outputs import check_output, versions, write_json, write_scored
 from quests_zenn.io.plots import Curve, check_plot, plot_trajectory
 
@@ -61,8 +63,12 @@ class EntropyRun:
         """Judge the options before any work is done."""
         overwrite = options["overwrite"]
         outputs = [options[name] for name in ("output", "json_file", "plot_file") if options[name]]
-        if len({str(check_output(path, overwrite).resolve()) for path in outputs}) < len(outputs):
+        targets = [check_output(path, overwrite).resolve() for path in outputs]
+        if len(set(targets)) < len(targets):
             raise DataError("two outputs have the same name")
+        for spec in files:
+            if Path(split_index(spec)[0]).resolve() in targets:
+                raise DataError(f"{split_index(spec)[0]}: is an input, and would be replaced by an output")
         if options["output"] and not options["output"].removesuffix(".gz").endswith((".xyz", ".extxyz")):
             raise DataError(
                 f"{options['output']}: scored frames are extended XYZ; its name must end in .xyz or .xyz.gz"
@@ -86,6 +92,7 @@ class EntropyRun:
         )
         self.seconds["reading"] = 0.0
         while True:
+            _options.Interrupts.raise_if_pending()
             before = time.perf_counter()
             frame = next(source, None)
             self.seconds["reading"] += time.perf_counter() - before
@@ -148,9 +155,11 @@ class EntropyRun:
     def warm_up(self) -> None:
         """Load the compiled kernels; on the first run on a machine they are compiled, which takes a while."""
         with note_if_slow("compiling kernels (first run on this machine only) ...", 2.0, self.options["quiet"]):
+            _options.Interrupts.raise_if_pending()
             tiny = (np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]]), None, False, np.array([1, 1]))
             x = describe([tiny], dtype=self.options["precision"], jobs=1).x
             get_all_metrics(x, precision=self.options["precision"], jobs=1)
+        _options.Interrupts.raise_if_pending()
         self.seconds["loading"] = time.perf_counter() - self.started
 
     def choose_bandwidths(self) -> None:
@@ -199,11 +208,13 @@ class EntropyRun:
 
     def report(self) -> None:
         """Files first, then the table: a result that cannot be written is no result."""
+        _options.Interrupts.raise_if_pending()
         options = self.options
         if options["output"]:
             before = time.perf_counter()
             atoms = (item for spec in self.files for item in read_atoms(spec, options["type_map"]))
-            write_scored(options["output"], atoms, self.scores(), options["overwrite"])
+            notes = {"dH_bandwidth": self.bandwidths[0], "dH_scope": SCOPE_RUN}
+            write_scored(options["output"], atoms, self.scores(), options["overwrite"], notes=notes)
             self.seconds["writing"] = time.perf_counter() - before
         if options["plot_file"]:
             self.plot()

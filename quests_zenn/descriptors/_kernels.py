@@ -144,6 +144,8 @@ def fill_block(
         weight = 1.0 - r2[j] / cutoff2  # sqrt(w)
         s[j] = weight
         x1[j] = weight * weight / math.sqrt(r2[j])
+    for j in range(m, width):  # not by the formula, which leaves a rounding error there
+        s[j] = 0.0
     for j in range(m):
         out[atom, column + j] = x1[j]
     for j in range(m, k):

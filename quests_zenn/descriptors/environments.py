@@ -24,6 +24,9 @@ SPECIES = ("none", "blocks", "pairs")
 #: Atoms whose frames are worked on together: enough for all threads, and some megabytes.
 BATCH_ATOMS = 65_536
 
+#: Positions beyond this (Å) resolve less than 1e-9 Å, the order of the tolerance for ties.
+FARTHEST = 1e7
+
 #: Atoms of one task: a millisecond or two.
 TASK_ATOMS = 1_024
 
@@ -351,6 +354,13 @@ def _concatenate(batch: list[Frame], cutoff: float) -> _Batch:
     if len(bad):
         frame, atom = _locate(batch, offsets, int(bad[0]))
         raise DataError(f"{frame.label}, atom {atom}: its position is not finite ({_triple(frame.positions[atom])})")
+    far = np.flatnonzero(np.abs(positions).max(axis=1) > FARTHEST)
+    if len(far):
+        frame, atom = _locate(batch, offsets, int(far[0]))
+        raise DataError(
+            f"{frame.label}, atom {atom}: it lies more than {FARTHEST:g} Å from the origin "
+            f"({_triple(frame.positions[atom])}), too far for its neighbours to be told apart"
+        )
     used = pbc[:, :, None] & np.ones(3, bool)
     bad = np.flatnonzero(~(np.isfinite(cells) | ~used).all(axis=(1, 2)))
     if len(bad):

@@ -144,6 +144,16 @@ def _emit(builder: ir.IRBuilder, context: Any, signature: Any, args: Any, mode: 
                     for v in vectors
                 ]
             )
+        if mode == "self":  # a row meets itself at distance 0, whatever rounding says
+            itype = ir.VectorType(intp, lanes)
+            for v in vectors:
+                here = builder.add(
+                    splat(builder, offset(column, v * lanes), itype), ir.Constant(itype, list(range(lanes)))
+                )
+                for r in range(ROWS):
+                    same = builder.icmp_signed("==", here, splat(builder, offset(sums_at, r), itype))
+                    finite = builder.fcmp_ordered(">", t[r][v], lowest)
+                    t[r][v] = builder.select(builder.and_(same, finite), zero, t[r][v])
         if mode == "max":
             for r in range(ROWS):
                 peak = lowest
@@ -215,6 +225,9 @@ def _plain_tile(mode: str) -> Any:
             b = packed_b[panel * d * width : (panel + 1) * d * width].reshape(d, width)
             cols = slice(panel * width, (panel + 1) * width)
             t = 2.0 * (a.T @ b) - norms_b[cols] - norms_a[rows, None]
+            if mode == "self":
+                own = np.arange(cols.start, cols.stop) == np.arange(sums_at, sums_at + ROWS)[:, None]
+                t[own & np.isfinite(t)] = 0.0
             if mode == "max":
                 out = sums[sums_at : sums_at + ROWS]
                 out[:] = np.maximum(out, t.max(axis=1))
@@ -232,6 +245,9 @@ _make = _plain_tile if PLAIN else _register_tile
 
 #: Add to ``sums[h * stride + sums_at + r]`` the kernel sums of rows ``row + r`` over panels [first, last).
 tile_rows = _make("rows")
+
+#: The same for rows that stand among the columns, at ``sums_at + r``: each meets itself at distance 0.
+tile_rows_with_self = _make("self")
 
 #: The same, and add the mirror images to ``columns[h * columns_stride + j]``.
 tile_rows_and_columns = _make("both")

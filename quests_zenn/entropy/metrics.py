@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import as_bandwidths, as_matrix, as_weights, one_of
+from quests_zenn._core.arrays import as_bandwidths, as_codes, as_matrix, as_weights
+from quests_zenn._core.checks import one_of
 from quests_zenn._core.parallel import Workers
 from quests_zenn.entropy._engine import log_sums_against, log_sums_within
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
@@ -133,7 +134,7 @@ def get_all_metrics(
     bandwidths, single = as_bandwidths(h)
     multiplicity = as_weights(weights, len(matrix))
     one_of(precision, "precision", PRECISIONS)
-    groups = _codes(labels, len(matrix), "labels")
+    groups = as_codes(labels, len(matrix), "labels")
     log_p = log_sums_within(
         matrix,
         bandwidths,
@@ -180,10 +181,11 @@ def group_metrics(
     matrix = as_matrix(x, "x")
     bandwidths, _ = as_bandwidths(h)
     one_of(precision, "precision", PRECISIONS)
-    member = _codes(groups, len(matrix), "groups")
-    assert member is not None
+    member = as_codes(groups, len(matrix), "groups")
+    if member is None:
+        raise ValueError("groups are needed, one label per environment")
     sizes = np.bincount(member)
-    inner = _codes(labels, len(matrix), "labels")
+    inner = as_codes(labels, len(matrix), "labels")
     separate = member if inner is None else member * (int(inner.max()) + 1) + inner
     log_p = log_sums_within(matrix, bandwidths, None, separate, precision=precision, jobs=jobs, workers=workers)
     mean_dh = -np.array([np.bincount(member, row) for row in log_p]) / sizes
@@ -255,9 +257,11 @@ def delta_entropy(
                 asked, reference, bandwidths, given, precision=precision, workers=workers, progress=progress
             )
         else:
-            both = np.concatenate([np.asarray(y_labels).ravel(), np.asarray(x_labels).ravel()])
-            codes = _codes(both, len(asked) + len(reference), "y_labels and x_labels")
-            assert codes is not None
+            as_codes(y_labels, len(asked), "y_labels")
+            as_codes(x_labels, len(reference), "x_labels")
+            both = [*np.asarray(y_labels).tolist(), *np.asarray(x_labels).tolist()]
+            place = {label: code for code, label in enumerate(dict.fromkeys(both))}
+            codes = np.array([place[label] for label in both])
             y_codes, x_codes = codes[: len(asked)], codes[len(asked) :]
             for code in np.unique(y_codes):
                 mine, theirs = y_codes == code, x_codes == code
@@ -279,23 +283,13 @@ def _summaries(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Entropy and diversity (H,) from ln p (H, N). Rows of weight 0 do not count."""
     if weights is None:
-        total, mean = log_p.shape[1], log_p.mean(axis=1)
+        log_total, mean = np.log(log_p.shape[1]), log_p.mean(axis=1)
         share = np.zeros(1)
     else:
         counted = weights > 0.0
-        log_p, weights = log_p[:, counted], weights[counted]
-        total = weights.sum()
-        mean = log_p @ weights / total
-        share = np.log(weights)
+        top = weights.max()
+        log_p, relative = log_p[:, counted], weights[counted] / top  # sums of the weights themselves may overflow
+        log_total, mean = np.log(top) + np.log(relative.sum()), log_p @ relative / relative.sum()
+        share = np.log(weights[counted])
     lowest = (share - log_p).max(axis=1)
-    return np.log(total) - mean, lowest + np.log(np.exp(share - log_p - lowest[:, None]).sum(axis=1))
-
-
-def _codes(labels: npt.ArrayLike | None, n: int, name: str) -> npt.NDArray[np.int64] | None:
-    """Labels of any kind as whole numbers from 0."""
-    if labels is None:
-        return None
-    array = np.asarray(labels)
-    if array.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), one per environment, got {array.shape}")
-    return np.unique(array, return_inverse=True)[1].astype(np.int64)
+    return log_total - mean, lowest + np.log(np.exp(share - log_p - lowest[:, None]).sum(axis=1))

@@ -176,6 +176,8 @@ def read_atoms(spec: str | os.PathLike[str], type_map: Mapping[int, int] | None 
     selection = _index_to_slice(index, os.fspath(spec))
     if not os.path.exists(path):
         raise DataError(f"{path}: no such file")
+    if os.path.isdir(path) and not os.path.exists(os.path.join(path, "metadata.json")):
+        raise DataError(f"{path}: is a folder, not a file of frames")
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         raise DataError(f"{path}: the file is empty")
     if os.path.isfile(path) and not os.access(path, os.R_OK):
@@ -215,7 +217,10 @@ def _guarded(path: str, selection: slice) -> Iterator[Any]:
 
     count = 0
     try:
-        single = get_ioformat(filetype(path)).single
+        format_ = filetype(path)
+        if format_ == "lammps-dump-text" and (selection.stop is None or selection.stop < 0):
+            _check_end_of_dump(path)
+        single = get_ioformat(format_).single
         if single and (selection.start or 0) in (0, -1):
             selection = slice(selection.start, None)
         elif single:
@@ -239,6 +244,30 @@ def _guarded(path: str, selection: slice) -> Iterator[Any]:
         raise DataError(
             f"{path}: cannot be read after {count} good frames ({what}); is it truncated or damaged?"
         ) from error
+
+
+def _check_end_of_dump(path: str) -> None:
+    """Judge the last frame of a LAMMPS dump, which ASE takes as it comes, however few atoms are left of it."""
+    if path.endswith((".gz", ".bz2", ".xz")):
+        return  # a compressed file that was cut short does not unpack
+    size = os.path.getsize(path)
+    window, tail = 1 << 20, b""
+    with open(path, "rb") as stream:
+        while b"ITEM: TIMESTEP" not in tail and len(tail) < size:
+            window *= 4
+            stream.seek(max(0, size - window))
+            tail = stream.read()
+    lines = tail[tail.rfind(b"ITEM: TIMESTEP") :].decode("utf-8", "replace").split("\n")
+    cut = DataError(f"{path}: its last frame is cut short; end the selection before it, or repair the file")
+    starts = [i for i, line in enumerate(lines) if line.startswith("ITEM: ATOMS")]
+    counts = [lines[i + 1] for i, line in enumerate(lines[:-1]) if line.startswith("ITEM: NUMBER OF ATOMS")]
+    if not starts or not counts or not counts[0].strip().isdigit():
+        raise cut
+    rows = lines[starts[0] + 1 :]
+    n = int(counts[0])
+    # LAMMPS ends every line, so that the piece after the last line end is empty
+    if len(rows) != n + 1 or rows[-1].strip() or len(rows[n - 1].split()) < len(lines[starts[0]].split()) - 2:
+        raise cut
 
 
 def _map_types(numbers: npt.NDArray[np.int64], type_map: Mapping[int, int], label: str) -> npt.NDArray[np.int64]:

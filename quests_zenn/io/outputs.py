@@ -33,6 +33,8 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     target = Path(path)
     if target.is_dir():
         raise DataError(f"{target}: is a folder, not a file")
+    if target.exists() and not target.is_file():
+        raise DataError(f"{target}: is no plain file (a pipe or a device), and would be replaced by one")
     if target.exists() and not overwrite:
         raise DataError(f"{target}: exists already; choose another name or say --overwrite")
     if not target.parent.is_dir():
@@ -106,6 +108,8 @@ def write_scored(
     frames: Iterable[tuple[str, Any]],
     scores: npt.NDArray[np.float64],
     overwrite: bool = False,
+    *,
+    notes: Mapping[str, Any] | None = None,
 ) -> int:
     """Write frames as extended XYZ with their scores in the array ``dH``; everything else they carry is kept.
 
@@ -116,6 +120,8 @@ def write_scored(
     frames : iterable of (label, ase.Atoms)
         Read again from the input, one at a time.
     scores : (total number of atoms,)
+    notes : mapping or None
+        Added to the comment line of each frame: the bandwidth and scope of the scores, say.
 
     Returns
     -------
@@ -136,6 +142,7 @@ def write_scored(
             if last > len(scores):
                 raise DataError(f"{label}: {changed}")
             atoms.arrays["dH"] = scores[first:last]
+            atoms.info.update(notes or {})
             try:
                 write_extxyz(stream, [atoms])
             except (ValueError, TypeError, KeyError) as error:
