@@ -20,7 +20,7 @@ from quests_zenn.cli import _options
 from quests_zenn.descriptors import Environments, describe, element_symbols, volume_per_atom
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, GroupMetrics, get_all_metrics, get_bandwidth, group_metrics
 from quests_zenn.io.frames import Frame, is_lammps_dump, read_atoms, read_frames, selected_atoms, split_index, stem
-from quests_zenn.io.outputs import check_output, versions, write_json, write_scored
+from quests_zenn.io.outputs import check_output, make_writable, versions, write_json, write_scored
 from quests_zenn.io.plots import Curve, check_plot, plot_trajectory
 
 SCOPE_RUN = "all environments of the run"
@@ -84,6 +84,8 @@ class EntropyRun:
         """Frames from the files; what later steps need of each is noted down in passing."""
 
         def note(label: str, atoms: Any) -> None:
+            if self.options["output"]:
+                make_writable(atoms, label)  # now, not after all the work
             if self.options["select"] is not None:
                 self.selection.append(selected_atoms(atoms, self.options["select"], label))
 

@@ -168,7 +168,11 @@ def describe(
     k = whole_number(k, "k", 2)
     cutoff = positive(cutoff, "cutoff")
     one_of(species, "species", SPECIES)
-    type_ = np.dtype(one_of(np.dtype(dtype).name, "dtype", ("float64", "float32")))
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    type_ = np.dtype(one_of(name, "dtype", ("float64", "float32")))
     known_rows = None
     if is_single(frames):
         frames = [frames]
@@ -216,10 +220,8 @@ def element_symbols(numbers: npt.NDArray[np.int64]) -> list[str]:
 
 def _length(frame: object) -> int:
     """Number of atoms of anything that `as_frame` accepts; 0 where it would refuse."""
-    if isinstance(frame, tuple) and len(frame) == 4:
-        return len(frame[3])
     try:
-        return len(frame)  # type: ignore[arg-type]
+        return len(frame[3] if isinstance(frame, tuple) and len(frame) == 4 else frame)  # type: ignore[arg-type]
     except TypeError:
         return 0
 
@@ -437,6 +439,6 @@ def _describe_batch(
         row, other = found[np.argmin(found[:, 0])].tolist()
         frame, atom = _locate(batch, packed.offsets, row)
         _, other_atom = _locate(batch, packed.offsets, other)
-        who = f"atoms {atom} and {other_atom} are" if other_atom != atom else f"atom {atom} and its periodic image are"
-        raise DataError(f"{frame.label}: {who} at the same point ({_triple(frame.positions[atom])})")
+        point = _triple(frame.positions[atom])
+        raise DataError(f"{frame.label}: atoms {atom} and {other_atom} are at the same point ({point})")
     return flags

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,15 @@ class Frame:
     numbers: npt.NDArray[np.int64]
     label: str = "the frame"
     properties: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shapes = (self.positions.shape, self.cell.shape, self.pbc.shape, self.numbers.shape)
+        n = len(self.positions)
+        if shapes != ((n, 3), (3, 3), (3,), (n,)):
+            raise DataError(
+                f"{self.label}: positions, cell, pbc and numbers must have the shapes (atoms, 3), (3, 3), (3,) and "
+                f"(atoms,), got {', '.join(map(str, shapes))}"
+            )
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -79,10 +90,13 @@ def as_frame(structure: FrameLike, label: str = "the frame") -> Frame:
             f"got {type(structure).__name__}"
         )
     try:
-        positions = np.ascontiguousarray(parts[0], dtype=np.float64)
-        cell_array = np.zeros((3, 3)) if parts[1] is None else np.asarray(parts[1], dtype=np.float64)
-        pbc = np.asarray(parts[2], dtype=bool)
-        numbers = np.asarray(parts[3], dtype=np.int64)
+        positions = np.ascontiguousarray(_real(parts[0], "fiu"), dtype=np.float64)
+        cell_array = np.zeros((3, 3)) if parts[1] is None else np.asarray(_real(parts[1], "fiu"), dtype=np.float64)
+        pbc = np.asarray(_real(parts[2], "biu"), dtype=bool)
+        given = _real(parts[3], "fiu")
+        if given.dtype.kind == "f" and not (np.isfinite(given) & (given == np.rint(given))).all():
+            raise ValueError("atomic numbers must be whole")
+        numbers = given.astype(np.int64, copy=False)
     except (TypeError, ValueError) as error:
         raise DataError(f"{label} holds something that is no number: {error}") from None
     if pbc.shape == ():
@@ -96,6 +110,13 @@ def as_frame(structure: FrameLike, label: str = "the frame") -> Frame:
     if numbers.shape != (len(positions),):
         raise DataError(f"{label}: {len(positions)} positions but numbers of shape {numbers.shape}")
     return Frame(positions, cell_array, pbc, numbers, label)
+
+
+def _real(values: Any, kinds: str) -> npt.NDArray[Any]:
+    array = np.asarray(values)
+    if array.dtype.kind not in kinds and array.size > 0:
+        raise ValueError(f"{array.dtype} where numbers belong")
+    return array
 
 
 def is_single(source: FrameSource) -> bool:
@@ -195,7 +216,10 @@ def read_atoms(spec: str | os.PathLike[str], type_map: Mapping[int, int] | None 
         if len(atoms) == 0:
             raise DataError(f"{label}: it has no atoms")
         if type_map:
+            velocities = atoms.get_velocities() if atoms.has("momenta") else None
             atoms.numbers = _map_types(atoms.numbers, type_map, label)
+            if velocities is not None:  # momenta were those of the masses of the types
+                atoms.set_velocities(velocities)
         yield label, atoms
     if count == 0:
         raise DataError(f"{os.fspath(spec)}: no frame is selected; the file has none, or fewer than the index asks for")
@@ -218,19 +242,29 @@ def _guarded(path: str, selection: slice) -> Iterator[Any]:
     count = 0
     try:
         format_ = filetype(path)
-        if format_ == "lammps-dump-text" and (selection.stop is None or selection.stop < 0):
-            _check_end_of_dump(path)
         single = get_ioformat(format_).single
-        if single and (selection.start or 0) in (0, -1):
-            selection = slice(selection.start, None)
-        elif single:
+        if single and len(range(1)[selection]) == 0:
             return
-        with warnings.catch_warnings():
+        whole = slice(-1, None) if single else slice(None)
+        # the readers of databases know no steps
+        by_hand = format_ in ("db", "json") and selection.step not in (None, 1)
+        if format_ == "lammps-dump-text":
+            frames = _stream_dump(path, selection)
+        else:
+            frames = iread(path, index=whole if single or by_hand else selection, do_not_split_by_at_sign=True)
+        if by_hand:
+            frames = iter(list(frames)[selection])
+        while True:
             # remarks of readers about their own formats; what matters for our numbers is checked by us
-            warnings.simplefilter("ignore")
-            for atoms in iread(path, index=selection, do_not_split_by_at_sign=True):
-                yield atoms
-                count += 1
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                atoms = next(frames, None)
+            if atoms is None:
+                break
+            yield atoms
+            count += 1
+        if format_ == "extxyz" and (selection.stop is None or selection.stop < 0):
+            _check_blank_lines(path)
     except UnknownFileTypeError:
         raise DataError(
             f"{path}: the format is not known; ASE guesses it from ending and content (ase info --formats lists all)"
@@ -246,28 +280,72 @@ def _guarded(path: str, selection: slice) -> Iterator[Any]:
         ) from error
 
 
-def _check_end_of_dump(path: str) -> None:
-    """Judge the last frame of a LAMMPS dump, which ASE takes as it comes, however few atoms are left of it."""
-    if path.endswith((".gz", ".bz2", ".xz")):
-        return  # a compressed file that was cut short does not unpack
-    size = os.path.getsize(path)
-    window, tail = 1 << 20, b""
-    with open(path, "rb") as stream:
-        while b"ITEM: TIMESTEP" not in tail and len(tail) < size:
-            window *= 4
-            stream.seek(max(0, size - window))
-            tail = stream.read()
-    lines = tail[tail.rfind(b"ITEM: TIMESTEP") :].decode("utf-8", "replace").split("\n")
-    cut = DataError(f"{path}: its last frame is cut short; end the selection before it, or repair the file")
+def _stream_dump(path: str, selection: slice) -> Iterator[Any]:
+    """Frames of a LAMMPS dump in text form, one at a time, each judged before ASE parses it.
+
+    ASE's own reader takes however many atoms are left of a frame that was cut short.
+    """
+    from ase.io.lammpsrun import read_lammps_dump_text
+
+    start, stop, step = selection.start, selection.stop, selection.step or 1
+    if (start or 0) < 0 or (stop or 0) < 0 or step < 0:
+        wanted = range(sum(1 for _ in _dump_chunks(path)))[selection]
+        chosen, last = set(wanted), max(wanted, default=-1)
+        frames = (chunk for number, chunk in enumerate(islice(_dump_chunks(path), last + 1)) if number in chosen)
+        ordered = frames if step > 0 else iter(list(frames)[::-1])
+    else:
+        ordered = islice(_dump_chunks(path), start, stop, step)
+    for lines in ordered:
+        yield read_lammps_dump_text(StringIO("".join(lines)), index=-1)
+
+
+def _dump_chunks(path: str) -> Iterator[list[str]]:
+    """Lines of each frame of a LAMMPS dump; blank lines at the end are left out."""
+    from ase.io.formats import open_with_compression
+
+    lines: list[str] = []
+    number = 0
+    with open_with_compression(path, "r") as stream:
+        for line in stream:
+            if lines and line.startswith("ITEM: TIMESTEP"):
+                yield _judged(lines, path, number)
+                lines, number = [], number + 1
+            if line.strip():
+                lines.append(line)
+    yield _judged(lines, path, number)
+
+
+def _judged(lines: list[str], path: str, number: int) -> list[str]:
+    """The lines of a frame, if all its atoms are there."""
     starts = [i for i, line in enumerate(lines) if line.startswith("ITEM: ATOMS")]
     counts = [lines[i + 1] for i, line in enumerate(lines[:-1]) if line.startswith("ITEM: NUMBER OF ATOMS")]
-    if not starts or not counts or not counts[0].strip().isdigit():
-        raise cut
-    rows = lines[starts[0] + 1 :]
-    n = int(counts[0])
-    # LAMMPS ends every line, so that the piece after the last line end is empty
-    if len(rows) != n + 1 or rows[-1].strip() or len(rows[n - 1].split()) < len(lines[starts[0]].split()) - 2:
-        raise cut
+    if starts and counts and counts[0].strip().isdigit():
+        n, found = int(counts[0]), len(lines) - starts[0] - 1
+        # LAMMPS ends every line, so that a last line without an end may have lost digits
+        if n == found and lines[-1].endswith("\n"):
+            return lines
+        where = f"it announces {n} atoms and has {found}" if n != found else "its last line has no end"
+    else:
+        where = "its header is not complete"
+    raise DataError(f"{path}, frame {number}: {where}; was the dump cut short?")
+
+
+def _check_blank_lines(path: str) -> None:
+    """ASE takes a blank line for the end of an XYZ file; what follows it would be lost without a word."""
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(path, "r") as stream:
+        number = 0
+        while header := stream.readline():
+            if not header.strip():
+                if stream.read().strip():
+                    raise DataError(
+                        f"{path}: a blank line follows frame {number - 1}, and more frames follow it; remove it"
+                    )
+                return
+            for _ in range(int(header) + 1):
+                stream.readline()
+            number += 1
 
 
 def _map_types(numbers: npt.NDArray[np.int64], type_map: Mapping[int, int], label: str) -> npt.NDArray[np.int64]:
@@ -289,7 +367,7 @@ def frame_properties(atoms: Any, energy_key: str | None = None) -> dict[str, flo
         "time": info.get("time_ps"),
     }
     if energy_key is not None:
-        found["energy"] = info.get(energy_key)
+        found["energy"] = info.get(energy_key, getattr(atoms.calc, "results", {}).get(energy_key))
     else:
         found["energy"] = getattr(atoms.calc, "results", {}).get("energy", info.get("energy"))
     if found["temperature"] is None and atoms.has("momenta") and atoms.arrays["momenta"].any():

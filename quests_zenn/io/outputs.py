@@ -68,6 +68,8 @@ def plain(value: Any) -> Any:
     """`value` in terms of JSON: arrays as lists, numbers in full precision; NaN and infinity become null."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, np.ndarray | list | tuple):
         return [plain(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
     if isinstance(value, np.generic):
@@ -101,6 +103,32 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "unknown"
     return found
+
+
+def make_writable(atoms: Any, label: str) -> None:
+    """Adapt an ``ase.Atoms`` to what extended XYZ can hold, in place.
+
+    Line breaks in its info become blanks, and the results of its calculator go before info and arrays of the same name.
+
+    Raises
+    ------
+    DataError
+        If an array holds words that are empty or have blanks in them: such a file cannot be read back.
+    """
+    results = getattr(atoms.calc, "results", {})
+    for key, value in list(atoms.info.items()):
+        if key in results:
+            del atoms.info[key]
+        elif isinstance(value, str):
+            atoms.info[key] = " ".join(value.splitlines())
+    for name in set(results) & set(atoms.arrays):
+        del atoms.arrays[name]
+    for name, values in atoms.arrays.items():
+        if values.dtype.kind in "US" and any(len(str(word).split()) != 1 for word in np.unique(values)):
+            raise DataError(
+                f"{label}: its array {name!r} holds words that are empty or have blanks in them, which extended XYZ "
+                "cannot hold; remove it before frames are scored"
+            )
 
 
 def write_scored(
@@ -143,6 +171,7 @@ def write_scored(
                 raise DataError(f"{label}: {changed}")
             atoms.arrays["dH"] = scores[first:last]
             atoms.info.update(notes or {})
+            make_writable(atoms, label)
             try:
                 write_extxyz(stream, [atoms])
             except (ValueError, TypeError, KeyError) as error:

@@ -17,7 +17,6 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io import read, write
-from known import defect
 
 from quests_zenn._core.checks import DataError
 from quests_zenn.io import check_output, read_atoms, write_json, write_scored
@@ -203,7 +202,6 @@ def test_json_keeps_all_else(tmp_path: Path) -> None:
     assert list(got) == [str(key) for key in document]
 
 
-@defect("an array without dimensions is taken for a list")
 def test_plain_array_without_dimensions() -> None:
     assert plain(np.array(1.5)) == 1.5
 
@@ -378,7 +376,6 @@ def test_scored_file_over_its_own_input(tmp_path: Path) -> None:
     assert entries(tmp_path) == ["in.xyz"]
 
 
-@defect("a line break in info, and blanks in an array of words, are written as they are: the file cannot be read back")
 @pytest.mark.parametrize("spoil", ["line break", "blank in a word", "empty word"])
 def test_scored_file_can_be_read_back(spoil: str, tmp_path: Path) -> None:
     """Written readably, or refused with a sentence."""
@@ -394,7 +391,6 @@ def test_scored_file_can_be_read_back(spoil: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "out.xyz").arrays["dH"], np.arange(8.0))
 
 
-@defect("an energy in info beside one of the calculator is refused, after all the work")
 def test_scored_file_with_two_energies(tmp_path: Path) -> None:
     (atoms,) = rich(1)
     atoms.info["energy"] = -99.0
