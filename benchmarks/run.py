@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from quests_zenn._core.parallel import available_cores
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
@@ -70,7 +72,6 @@ class Peer:
         from threadpoolctl import threadpool_limits
 
         numba.set_num_threads(threads)
-        self.threads = threads
         self._limits = threadpool_limits
 
     def descriptors(self, frames: Sequence[Any]) -> np.ndarray:
@@ -210,7 +211,7 @@ def bench_million(threads: Sequence[int], quick: bool) -> list[dict[str, Any]]:
         for jobs in threads:
             command = [sys.executable, "-c", MILLION, "20" if quick else "63", dtype, str(jobs)]
             row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            rows.append({"dtype": dtype, "threads": jobs, **row, "peak_over_data": row["peak_mb"] / row["data_mb"]})
+            rows.append({"dtype": dtype, "threads": jobs, **row})
             print_row(rows[-1])
     return rows
 
@@ -270,7 +271,7 @@ def machine() -> dict[str, Any]:
             wide |= key.strip() == "flags" and "avx512f" in value
     return {
         "processor": model,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "avx512": wide,
         "versions": {name: version(name) for name in ("quests_zenn", "quests", "numba", "numpy")},
         "date": time.strftime("%Y-%m-%d"),
@@ -315,12 +316,13 @@ def table(results: dict[str, Any]) -> str:
         "",
         "**A million atoms** in one frame, descriptors only:",
         "",
-        "| arithmetic | threads | seconds | peak memory of the process | input + output |",
-        "|---|---|---|---|---|",
+        "| arithmetic | threads | seconds | peak memory of the process | before the call | input + output |",
+        "|---|---|---|---|---|---|",
     ]
     for row in results["million"]:
         lines.append(
             f"| {row['dtype']} | {row['threads']} | {row['seconds']:.2f} | {row['peak_mb']:.0f} MiB "
+            f"| {row['peak_before_mb']:.0f} MiB "
             f"| {row['data_mb']:.0f} MiB |"
         )
     if results["commands"]:
@@ -342,9 +344,8 @@ def update_readme(text: str) -> None:
     readme = HERE.parent / "README.md"
     content = readme.read_text(encoding="utf-8")
     start, end = "<!-- benchmarks: start -->\n", "<!-- benchmarks: end -->"
-    if start in content and end in content:
-        head, tail = content.split(start)[0], content.split(end)[1]
-        readme.write_text(f"{head}{start}{text}{end}{tail}", encoding="utf-8")
+    head, tail = content.split(start)[0], content.split(end)[1]
+    readme.write_text(f"{head}{start}{text}{end}{tail}", encoding="utf-8")
 
 
 def main() -> None:
@@ -353,15 +354,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes; nothing is written")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = [1, 2] if cores > 1 else [1]
+    threads = [1, 2] if available_cores() > 1 else [1]
     repeats = 1 if options.quick else options.repeats
+    # processes of their own first: a child's peak memory starts at that of this process when it was made
     results = {
         "machine": machine(),
+        "commands": bench_commands(repeats),
+        "million": bench_million(threads, options.quick),
         "descriptors": bench_descriptors(threads, repeats, options.quick),
         "sums": bench_entropy(threads, repeats, options.quick),
-        "million": bench_million(threads, options.quick),
-        "commands": bench_commands(repeats),
     }
     if options.quick:
         print(table(results))

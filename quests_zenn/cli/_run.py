@@ -194,7 +194,8 @@ class EntropyRun:
         get_all_metrics(part, np.ones(len(self.requested)), precision=self.options["precision"], jobs=self.jobs)
         per_pair = (time.perf_counter() - before) / len(part) ** 2
         n = sum(self.lengths)
-        seconds = self.seconds["reading"] + per_environment * n + per_pair * n * n
+        asked = n if self.options["select"] is None else sum(map(len, self.selection))
+        seconds = self.seconds["reading"] + per_environment * n + per_pair * asked * asked
         matrix = n * sample.x.shape[1] * sample.x.itemsize
         sums = n * 8 * (3 * len(self.requested) + 6)
         click.echo(

@@ -88,6 +88,7 @@ def get_descriptors(
     species: str = "none",
     dtype: npt.DTypeLike = "float64",
     *,
+    elements: Sequence[str] | None = None,
     jobs: int | None = None,
 ) -> npt.NDArray[np.floating]:
     """Atom-centred descriptors X = (X1, X2) of every atom of every frame.
@@ -111,6 +112,8 @@ def get_descriptors(
         ``none``: one block, blind to elements. ``blocks``: also one block per element A (alphabetical), over the
         neighbours of element A of atoms of element A, zeros for others. ``pairs``: also one block per unordered pair
         of elements, over the neighbours of the other element.
+    elements : sequence of str, optional
+        Elements that have blocks; by default those present. Two sets that are compared need the same ones.
     dtype : {"float64", "float32"}
         Arithmetic and storage. Neighbours are found in float64 either way; float32 changes the result by about 1e-7.
     jobs : int or None
@@ -125,7 +128,7 @@ def get_descriptors(
     ------
     DataError
         Naming frame and atom: positions that are not finite, two atoms at one point, a cell without volume along its
-        periodic axes, a frame without atoms, no frames.
+        periodic axes, a frame without atoms, an element that is not among `elements`, no frames.
     ValueError
         For parameters out of range.
 
@@ -134,7 +137,7 @@ def get_descriptors(
     D. Schwalbe-Koda, S. Hamel, B. Sadigh, F. Zhou, V. Lordi, Model-free estimation of completeness, uncertainties,
     and outliers in atomistic machine learning using information theory, Nat. Commun. 16 (2025) 4014.
     """
-    return describe(frames, k, cutoff, species, dtype, jobs=jobs).x
+    return describe(frames, k, cutoff, species, dtype, elements=elements, jobs=jobs).x
 
 
 def describe(
@@ -144,6 +147,7 @@ def describe(
     species: str = "none",
     dtype: npt.DTypeLike = "float64",
     *,
+    elements: Sequence[str] | None = None,
     jobs: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Environments:
@@ -151,7 +155,7 @@ def describe(
 
     Parameters
     ----------
-    frames, k, cutoff, species, dtype, jobs
+    frames, k, cutoff, species, dtype, elements, jobs
         See `get_descriptors`.
     progress : callable or None
         Called with the number of atoms done since the last call.
@@ -178,7 +182,7 @@ def describe(
         frames = [frames]
     if isinstance(frames, Sequence) and not isinstance(frames, str):
         known_rows = sum(_length(frame) for frame in frames)
-    layout = _Layout(k, species)
+    layout = _Layout(k, species, elements)
     rows = _Rows(2 * k - 1, type_, known_rows)
     lengths: list[npt.NDArray[np.int64]] = []
     numbers: list[npt.NDArray[np.int64]] = []
@@ -186,12 +190,13 @@ def describe(
     with Workers(jobs) as workers:
         for batch in _batches(iterate_frames(frames)):
             packed = _concatenate(batch, cutoff)
-            if layout.widen(packed.numbers):
+            if layout.widen(packed.numbers, batch[0].label):
                 rows.relayout(layout)
             out = rows.extend(len(packed.numbers))
             flags.append(_describe_batch(batch, packed, layout, k, cutoff, out, workers))
             lengths.append(np.diff(packed.offsets))
             numbers.append(packed.numbers)
+            del out  # it may move when rows are added
             if progress is not None:
                 progress(len(packed.numbers))
     if not lengths:
@@ -218,6 +223,15 @@ def element_symbols(numbers: npt.NDArray[np.int64]) -> list[str]:
     return sorted(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else f"Z{z}" for z in present)
 
 
+def _atomic_numbers(elements: Sequence[str]) -> set[int]:
+    from ase.data import atomic_numbers
+
+    for symbol in elements:
+        if symbol not in atomic_numbers:
+            raise ValueError(f"elements must be chemical symbols, got {symbol!r}")
+    return {atomic_numbers[symbol] for symbol in elements}
+
+
 def _length(frame: object) -> int:
     """Number of atoms of anything that `as_frame` accepts; 0 where it would refuse."""
     try:
@@ -229,18 +243,32 @@ def _length(frame: object) -> int:
 class _Layout:
     """Which block of the row holds which neighbours of which centre."""
 
-    def __init__(self, k: int, species: str) -> None:
+    def __init__(self, k: int, species: str, elements: Sequence[str] | None) -> None:
         self.width = 2 * k - 1
         self.species = species
         self.elements: list[str] = []
         self.codes: dict[int, int] = {}
         self._numbers: set[int] = set()
+        self._given = None if elements is None else _atomic_numbers(elements)
 
-    def widen(self, numbers: npt.NDArray[np.int64]) -> bool:
-        """Take note of the elements of a batch. Returns whether the layout changed."""
+    def widen(self, numbers: npt.NDArray[np.int64], label: str) -> bool:
+        """Take note of the elements of a batch that begins with the frame `label`. Returns whether the layout changed.
+
+        Raises
+        ------
+        DataError
+            For an element that is not among those given.
+        """
         new = set(np.unique(numbers).tolist()) - self._numbers
         if not new:
             return False
+        if self._given is not None:
+            if strangers := new - self._given:
+                symbol = element_symbols(np.array([min(strangers)]))[0]
+                raise DataError(
+                    f"{label} or a frame soon after it holds {symbol}, which is not among the elements given"
+                )
+            new = self._given
         self._numbers |= new
         by_symbol = {element_symbols(np.array([z]))[0]: z for z in self._numbers}
         self.elements = sorted(by_symbol)

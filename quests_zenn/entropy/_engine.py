@@ -8,8 +8,8 @@ Within a round all tiles touch different rows, so threads need no locks; rounds 
 receives its parts in one fixed order. The plan depends on the sizes alone, hence the sums are the same bits for any
 number of threads, and memory stays O(N d).
 
-*Far points.* Sums are accumulated linearly. A row whose sum is too small to be trusted (everything is more than about
-30 bandwidths away) is done again relative to its own largest term, which is a log-sum-exp.
+*Far points.* Sums are accumulated linearly. A row whose sum is too small to be trusted (everything is more than 35
+bandwidths away; 9 in single precision) is done again relative to its own largest term, which is a log-sum-exp.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.jit import kernel, strict_kernel
-from quests_zenn._core.parallel import Workers, split_evenly, use_workers
+from quests_zenn._core.parallel import Workers, split_by_cost, split_evenly, use_workers
 from quests_zenn.entropy._tile import (
     ROWS,
     panel_width,
@@ -40,6 +40,12 @@ TRUSTED = {"float64": -900.0, "float32": -60.0}
 
 #: Pairs of environments in one task: some milliseconds of work, so that dispatching is cheap and Ctrl-C quick.
 PAIRS_PER_TASK = 8_000_000
+
+#: A task never has fewer pairs than this, unless there are no more: handing it to a thread costs a tenth of it.
+LEAST_PAIRS_PER_TASK = 500_000
+
+#: Rows that one task orders, averages or packs.
+ROWS_PER_TASK = 8_192
 
 #: Rows of a packed set that are visited together: 512 rows of 63 components of float64 fill a quarter of a 1 MiB L2.
 _ROWS_AT_ONCE = 512
@@ -225,14 +231,18 @@ def project(x, members, direction, along):
 
 
 @kernel
-def mean_of_rows(x, members, mean):
-    """mean (d,) of ``x[members]``."""
-    mean[:] = 0.0
-    for m in range(len(members)):
+def block_means(x, rows, edges, first, last, means):
+    """Mean (d,) of the environments of each block [first, last); block b holds ``rows[edges[b] : edges[b + 1]]``."""
+    for b in range(first, last):
+        means[b] = 0.0
+        count = 0
+        for m in range(edges[b], edges[b + 1]):
+            if rows[m] >= 0:
+                count += 1
+                for c in range(x.shape[1]):
+                    means[b, c] += x[rows[m], c]
         for c in range(x.shape[1]):
-            mean[c] += x[members[m], c]
-    for c in range(x.shape[1]):
-        mean[c] /= len(members)
+            means[b, c] /= count
 
 
 @dataclass
@@ -300,24 +310,23 @@ def pack_rows(
     panel_block = np.repeat(np.arange(len(block_panels) - 1), np.diff(block_panels))
     rows = np.full(n_panels * width, -1, np.int64)
 
-    def place(group: int) -> None:
-        first = int(block_panels[group_blocks[group]]) * width
-        sizes = np.diff(block_panels[group_blocks[group] : group_blocks[group + 1] + 1]) * width
-        rows[first : first + len(groups[group])] = neighbours_together(x, groups[group], sizes)
+    def place(part: tuple[int, int]) -> None:
+        for group in range(*part):
+            first = int(block_panels[group_blocks[group]]) * width
+            sizes = np.diff(block_panels[group_blocks[group] : group_blocks[group + 1] + 1]) * width
+            rows[first : first + len(groups[group])] = neighbours_together(x, groups[group], sizes)
 
-    workers.run(place, range(len(groups)))
+    workers.run(place, split_by_cost(map(len, groups), ROWS_PER_TASK))
     real = rows >= 0
     centres = np.empty((len(block_panels) - 1, d))
-
-    def centre(block: int) -> None:
-        members = rows[block_panels[block] * width : block_panels[block + 1] * width]
-        mean_of_rows(x, members[members >= 0], centres[block])
-
-    workers.run(centre, range(len(centres)))
+    workers.run(
+        lambda part: block_means(x, rows, block_panels * width, part[0], part[1], centres),
+        split_by_cost((np.diff(block_panels) * width).tolist(), ROWS_PER_TASK),
+    )
     packed, norms = np.empty(n_panels * width * d, dtype), np.empty(n_panels * width, dtype)
     workers.run(
         lambda part: pack(x, rows, part[0], part[1], width, centres, panel_block, scale, packed, norms),
-        split_evenly(n_panels, max(1, 200_000 // (width * d))),
+        split_evenly(n_panels, max(1, ROWS_PER_TASK // width)),
     )
     if not np.isfinite(norms[real]).all():
         raise ValueError(f"{name} spreads over so many bandwidths that squared distances overflow in {np.dtype(dtype)}")
@@ -388,12 +397,12 @@ def plan_symmetric(packed: Packed) -> list[npt.NDArray[np.int64]]:
 
 
 def batches(tiles: npt.NDArray[np.int64], width: int) -> list[npt.NDArray[np.int64]]:
-    """Consecutive tiles of about `PAIRS_PER_TASK` pairs, or of a 16th of the round where that is less."""
+    """Consecutive tiles of about `PAIRS_PER_TASK` pairs, or of a 16th of the round if that is less."""
     pairs = (tiles[:, 1] - tiles[:, 0]) * (tiles[:, 3] - tiles[:, 2]) * width
     total = int(pairs.sum())
     if total == 0:
         return []
-    size = max(1, min(PAIRS_PER_TASK, -(-total // 16)))
+    size = max(LEAST_PAIRS_PER_TASK, min(PAIRS_PER_TASK, -(-total // 16)))
     edges = np.flatnonzero(np.diff((np.cumsum(pairs) - pairs // 2) // size)) + 1
     return np.split(tiles, edges)
 
@@ -401,6 +410,19 @@ def batches(tiles: npt.NDArray[np.int64], width: int) -> list[npt.NDArray[np.int
 def count_pairs(tiles: npt.NDArray[np.int64], width: int) -> int:
     """Pairs of packed rows in the tiles."""
     return int(((tiles[:, 1] - tiles[:, 0]) * (tiles[:, 3] - tiles[:, 2])).sum()) * width
+
+
+def check_extent(a: Packed, b: Packed, scale: float) -> None:
+    """Refuse sets so far apart that squared distances overflow (in float64, at about 1e154 bandwidths)."""
+    with np.errstate(over="ignore"):
+        apart = np.ptp(np.concatenate([a.centres, b.centres]), axis=0) * scale
+        longest = np.linalg.norm(apart) + sum(np.sqrt(p.norms[p.rows >= 0].max(initial=0.0)) for p in (a, b))
+    if not longest < 0.5 * np.sqrt(np.finfo(a.panels.dtype).max):
+        raise ValueError(
+            f"x and y spread over so many bandwidths that squared distances overflow in {a.panels.dtype}"
+            if a is not b
+            else f"x spreads over so many bandwidths that squared distances overflow in {a.panels.dtype}"
+        )
 
 
 def run_tiles(
@@ -413,6 +435,7 @@ def run_tiles(
     progress: Progress | None = None,
 ) -> npt.NDArray[np.float64]:
     """Kernel sums (H, rows of a) over the tiles; `progress` is told the number of pairs done."""
+    check_extent(a, b, scale)
     sums = np.zeros((len(scales), len(a.norms)))
 
     def work(tiles: npt.NDArray[np.int64]) -> None:
@@ -546,9 +569,13 @@ def _far_log_sums(
     if len(x) == 0:
         return np.full(len(y), -np.inf)
     scale, one = base_scale(h), np.ones(1)
-    b = pack_rows(x, [np.arange(len(x))], scale, weights, "float64", workers, "the reference")
+    b = pack_rows(x, [np.arange(len(x))], scale, None, "float64", workers, "the reference")
     a = pack_rows(y, [np.arange(len(y))], scale, None, "float64", workers, "y")
+    if weights is not None:  # in the exponent, so that the largest term is the largest with its weight
+        real = b.rows >= 0
+        b.norms[real] -= np.log2(weights[b.rows[real]])
     tiles = row_tiles(a, b)
+    check_extent(a, b, scale)
     maxima = np.full(len(a.norms), -np.inf)
     workers.run(
         lambda part: max_tiles(part, a.width, *a.as_rows, *b.as_columns, scale, a.d, one, maxima),

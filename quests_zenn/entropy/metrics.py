@@ -117,7 +117,7 @@ def get_all_metrics(
     workers : Workers or None
         Threads to use instead of new ones.
     progress : callable or None
-        Called with the number of pairs done since the last call; about N^2 / 2 in all.
+        Called from any thread with the number of pairs done since the last call; about N^2 / 2 in all.
 
     Returns
     -------
@@ -188,7 +188,7 @@ def group_metrics(
     inner = as_codes(labels, len(matrix), "labels")
     separate = member if inner is None else member * (int(inner.max()) + 1) + inner
     log_p = log_sums_within(matrix, bandwidths, None, separate, precision=precision, jobs=jobs, workers=workers)
-    mean_dh = -np.array([np.bincount(member, row) for row in log_p]) / sizes
+    mean_dh = 0.0 - np.array([np.bincount(member, row) for row in log_p]) / sizes
     inverse = np.array([np.bincount(member, np.exp(-row)) for row in log_p])
     return GroupMetrics(mean_dh + np.log(sizes), np.log(inverse), mean_dh, sizes)
 

@@ -715,7 +715,7 @@ BAD_INPUT = [
     ("words.xyz", GOOD.replace(b"Cu ", b"Cu abc", 1), [], r"words\.xyz: cannot be read after 0 good frames"),
     ("cut.xyz.gz", gzip.compress(GOOD)[:-200], [], r"cut\.xyz\.gz: cannot be read after \d good frames"),
     ("nonsense.abc", b"hello\nworld\n", [], r"nonsense\.abc: the format is not known"),
-    ("cut.lammpstrj", dump(alloy()[0])[:700].encode(), [], r"cut\.lammpstrj, frame 0: it announces 32 atoms and has 13; was the dump cut short"),
+    ("cut.lammpstrj", dump(alloy()[0])[:700].encode(), [], r"cut\.lammpstrj, frame 0: it announces 32 atoms and has"),
     ("missing.xyz", None, [], r"missing\.xyz: no such file"),
     ("missing.xyz@::2", None, [], r"missing\.xyz: no such file"),
     ("few.xyz@7", GOOD, [], r"few\.xyz@7: no frame is selected"),

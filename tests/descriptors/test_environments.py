@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import structures
+from ase.build import bulk
 from structures import Structure
 
 from quests_zenn._core.checks import DataError
@@ -570,3 +571,20 @@ def test_label_names_the_frame() -> None:
     with pytest.raises(DataError, match=r"^traj.xyz, frame 17, atom 0: its position is not finite"):
         describe([GOOD, frame])
     assert describe(GOOD).k == DEFAULT_K
+
+
+def test_elements_fix_the_blocks() -> None:
+    """Sets that are compared need the same blocks, whichever elements each holds."""
+    copper = bulk("Cu", cubic=True) * 2
+    alone = describe(copper, species="pairs")
+    among = describe(copper, species="pairs", elements=["Zr", "Cu", "Al"])
+    width = alone.x.shape[1] // 2
+    assert among.elements == ("Al", "Cu", "Zr")
+    assert among.x.shape[1] == 7 * width  # all, Al, Cu, Zr, Al-Cu, Al-Zr, Cu-Zr
+    np.testing.assert_array_equal(among.x[:, :width], alone.x[:, :width])
+    np.testing.assert_array_equal(among.x[:, 2 * width : 3 * width], alone.x[:, width:])
+    assert not among.x[:, 3 * width :].any()
+    with pytest.raises(DataError, match="frame 0 or a frame soon after it holds Cu, which is not among the elements"):
+        describe(copper, species="blocks", elements=["Al"])
+    with pytest.raises(ValueError, match="elements must be chemical symbols, got 'Xx'"):
+        describe(copper, elements=["Xx"])

@@ -456,7 +456,7 @@ def test_progress_tells_all_pairs() -> None:
     told: list[int] = []
     log_sums_against(x[:900], x, bandwidths(1.0), jobs=2, progress=told.append)
     assert 900 * 2100 <= sum(told) <= 912 * 2112
-    assert len(told) > 4
+    assert len(told) >= 4
     told.clear()
     log_sums_within(x, bandwidths(1.0), jobs=2, progress=told.append)
     assert 2100**2 / 2 <= sum(told) <= 0.7 * 2112**2

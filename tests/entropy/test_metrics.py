@@ -704,3 +704,25 @@ def test_bandwidths_of_very_different_size(precision: str) -> None:
 @pytest.mark.parametrize("factor", [1e308, 5e-324])
 def test_weights_at_the_ends_of_float64(factor: float) -> None:
     assert entropy(X, 0.5, weights=[factor] * 6) == pytest.approx(entropy(X, 0.5), abs=1e-9)
+
+
+def test_weights_that_decide_which_far_term_is_largest() -> None:
+    """One reference near but almost weightless, fifty far ones: both count, as in a log-sum-exp."""
+    x = np.concatenate([[[0.0]], np.full((50, 1), 76.0)])
+    weights = np.array([1e-300, *[1.0] * 50])
+    expected = -np.logaddexp(math.log(1e-300) - 0.5, math.log(50.0) - 0.5 * 75.0**2)
+    np.testing.assert_allclose(delta_entropy([[1.0]], x, 1.0, weights=weights), [expected], rtol=1e-12)
+    far = np.logaddexp(math.log(1e-300), math.log(50.0) - 0.5 * 76.0**2)
+    np.testing.assert_allclose(get_all_metrics(x, 1.0, weights=weights)[2][0], -far, rtol=1e-12)
+
+
+@pytest.mark.parametrize("far", [1e160, 1e300])
+def test_distances_whose_squares_overflow_are_refused(far: float) -> None:
+    with pytest.raises(ValueError, match="x and y spread over so many bandwidths"):
+        delta_entropy([[far]], [[0.0]], 0.015)
+    with pytest.raises(ValueError, match="x spreads over so many bandwidths"):
+        entropy([[far], [0.0]], 0.015)
+
+
+def test_mean_dh_of_a_lone_environment_is_plain_zero() -> None:
+    assert str(group_metrics([[1.0]], 0.5, [0]).mean_dh[0, 0]) == "0.0"
