@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import positive
+from quests_zenn._core.checks import bandwidth
 from quests_zenn._core.jit import strict_kernel
 
 
@@ -47,10 +47,6 @@ def as_matrix(x: npt.ArrayLike, name: str) -> npt.NDArray[np.floating]:
     return matrix
 
 
-#: Bandwidths outside of this range are mistakes, and their squares would leave the range of numbers.
-NARROWEST, WIDEST = 1e-9, 1e9
-
-
 def as_bandwidths(h: Any) -> tuple[npt.NDArray[np.float64], bool]:
     """Bandwidths as an array (H,), and whether a single number was given.
 
@@ -60,12 +56,9 @@ def as_bandwidths(h: Any) -> tuple[npt.NDArray[np.float64], bool]:
         If one is not positive and finite, or there is none.
     """
     single = np.ndim(h) == 0
-    values = [positive(value, "bandwidth") for value in np.ravel(np.asarray(h, dtype=object)).tolist()]
+    values = [bandwidth(value) for value in np.ravel(np.asarray(h, dtype=object)).tolist()]
     if not values:
         raise ValueError("at least one bandwidth is needed, got an empty list")
-    for value in values:
-        if not NARROWEST <= value <= WIDEST:
-            raise ValueError(f"bandwidth must lie between {NARROWEST:g} and {WIDEST:g}, got {value!r}")
     return np.array(values), single
 
 

@@ -37,6 +37,24 @@ def positive(value: Any, name: str) -> float:
     return number
 
 
+#: Bandwidths outside of this range are mistakes, and their squares would leave the range of numbers.
+NARROWEST, WIDEST = 1e-9, 1e9
+
+
+def bandwidth(value: Any) -> float:
+    """`value` as a bandwidth.
+
+    Raises
+    ------
+    ValueError
+        If it is not a number between `NARROWEST` and `WIDEST`.
+    """
+    number = positive(value, "bandwidth")
+    if not NARROWEST <= number <= WIDEST:
+        raise ValueError(f"bandwidth must lie between {NARROWEST:g} and {WIDEST:g}, got {number!r}")
+    return number
+
+
 def whole_number(value: Any, name: str, least: int) -> int:
     """`value` as an int of at least `least`.
 

@@ -39,8 +39,13 @@ class Bandwidths(click.ParamType):
     name = "number|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float | str]:
+        from quests_zenn._core.checks import bandwidth
+
         parts = value if isinstance(value, list) else str(value).split(",")
-        return [part if part == "auto" else PositiveFloat().convert(part, param, ctx) for part in parts]
+        try:
+            return [part if part == "auto" else bandwidth(part) for part in parts]
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class TypeMap(click.ParamType):

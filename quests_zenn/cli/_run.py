@@ -19,7 +19,7 @@ from quests_zenn._core.progress import note_if_slow, progress_bar
 from quests_zenn.cli import _options
 from quests_zenn.descriptors import Environments, describe, element_symbols, volume_per_atom
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, GroupMetrics, get_all_metrics, get_bandwidth, group_metrics
-from quests_zenn.io.frames import Frame, is_lammps_dump, read_atoms, read_frames, selected_atoms, split_index, stem
+from quests_zenn.io.frames import Frame, holds_bare_types, read_atoms, read_frames, selected_atoms, split_index, stem
 from quests_zenn.io.outputs import check_output, make_writable, versions, write_json, write_scored
 from quests_zenn.io.plots import Curve, check_plot, plot_trajectory
 
@@ -359,7 +359,7 @@ class EntropyRun:
         incomplete, tied = self.flagged()
         if incomplete > MANY_INCOMPLETE * self.n:
             _warn(
-                f"{incomplete / self.n:.0%} of the atoms have fewer than k = {env.k} neighbours within "
+                f"{incomplete / self.n:.0%} of the atoms asked about have fewer than k = {env.k} neighbours within "
                 f"{env.cutoff:g} Å (missing places count as zero); a larger --cutoff or a smaller --k resolves more"
             )
         if tied:
@@ -369,7 +369,7 @@ class EntropyRun:
             )
         elements = element_symbols(env.numbers)
         looks_like_types = elements == element_symbols(np.arange(1, len(elements) + 1))
-        if looks_like_types and not self.options["type_map"] and any(map(is_lammps_dump, self.files)):
+        if looks_like_types and not self.options["type_map"] and any(map(holds_bare_types, self.files)):
             _warn(f"atom types were read as elements ({' '.join(elements)}); --type-map 1=Cu,... names the real ones")
         if "auto" in self.requested and max(self.volumes) > 1.1 * min(self.volumes):
             _warn(

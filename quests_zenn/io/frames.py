@@ -197,6 +197,8 @@ def read_atoms(spec: str | os.PathLike[str], type_map: Mapping[int, int] | None 
     selection = _index_to_slice(index, os.fspath(spec))
     if not os.path.exists(path):
         raise DataError(f"{path}: no such file")
+    if not (os.path.isfile(path) or os.path.isdir(path)):
+        raise DataError(f"{path}: is a pipe or a device; frames are read from files")
     if os.path.isdir(path) and not os.path.exists(os.path.join(path, "metadata.json")):
         raise DataError(f"{path}: is a folder, not a file of frames")
     if os.path.isfile(path) and os.path.getsize(path) == 0:
@@ -225,11 +227,15 @@ def read_atoms(spec: str | os.PathLike[str], type_map: Mapping[int, int] | None 
         raise DataError(f"{os.fspath(spec)}: no frame is selected; the file has none, or fewer than the index asks for")
 
 
-def is_lammps_dump(spec: str | os.PathLike[str]) -> bool:
-    """Whether a file is a LAMMPS dump, whose atom types are mere numbers unless it names elements."""
+def holds_bare_types(spec: str | os.PathLike[str]) -> bool:
+    """Whether a file is a LAMMPS dump that numbers its atom types and does not name their elements."""
     from ase.io.formats import filetype
 
-    return filetype(split_index(spec)[0]).startswith("lammps-dump")
+    path = split_index(spec)[0]
+    if filetype(path) != "lammps-dump-text":
+        return False
+    header = next(line for line in next(_dump_chunks(path)) if line.startswith("ITEM: ATOMS"))
+    return "element" not in header.split()
 
 
 def _guarded(path: str, selection: slice) -> Iterator[Any]:

@@ -243,7 +243,7 @@ def test_results_on_stdout_and_remarks_on_stderr(store: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "args", "fragment"),
     [
-        ("molecule.xyz", [], r"100% of the atoms have fewer than k = 32 neighbours within 5 Å"),
+        ("molecule.xyz", [], r"100% of the atoms asked about have fewer than k = 32 neighbours within 5 Å"),
         ("perfect.xyz", [], r"32 of 32 environments have equal distances across place k = 32"),
         ("perfect.xyz", [], r"H is close to 0 at h = 0\.015: all environments look the same.*\(try 0\.0075\)"),
         ("copper.xyz", ["--bandwidth", "1e-5"], r"H is within 1% of ln N at h = 1e-05.*\(try 2e-05\)"),
@@ -870,9 +870,16 @@ def test_no_file_is_wrong_usage() -> None:
     assert "FILE" in outcome.err
 
 
-@pytest.mark.parametrize("bandwidth", ["1e-200", "1e-320"])
-def test_a_bandwidth_too_narrow_for_numbers_is_named(traj: Path, bandwidth: str) -> None:
-    assert_fails(run(traj, "--bandwidth", bandwidth), 1, "bandwidth")
+@pytest.mark.parametrize("bandwidth", ["1e-200", "1e-320", "1e10", "0.015,1e-10"])
+def test_a_bandwidth_beyond_reason_is_wrong_usage(traj: Path, bandwidth: str) -> None:
+    outcome = run(traj, "--bandwidth", bandwidth)
+    assert outcome.status == 2
+    assert "bandwidth must lie between 1e-09 and 1e+09" in outcome.err
+
+
+def test_a_pipe_is_no_input(here: Path) -> None:
+    os.mkfifo("pipe.xyz")
+    assert_fails(run("pipe.xyz"), 1, r"pipe\.xyz: is a pipe or a device")
 
 
 # --- the other door ---------------------------------------------------------------------------------------------------
