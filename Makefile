@@ -12,7 +12,8 @@ SOURCES := $(shell find quests_zenn -name '*.py')
 TESTS := $(shell find tests -name '*.py') docs/blocks.py $(wildcard docs/*.md docs/*/*.md) README.md
 SETUP := setup.cfg pyproject.toml constraints.txt
 # Numba does not notice edits in another file than the kernel's: one cache for each state of the sources
-export NUMBA_CACHE_DIR ?= $(CURDIR)/build/numba/$(shell cat $(SOURCES) | cksum | cut -d' ' -f1)
+build/tested build/tested-slow: export NUMBA_CACHE_DIR = $(CURDIR)/build/numba/$(shell cat $(SOURCES) | cksum | cut -d' ' -f1)
+DEMO = quests-entropy examples/copper_melting.xyz --bandwidth 0.03 --plot build/demo/entropy.png --overwrite
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-all lint docs bench clean
@@ -52,7 +53,8 @@ test-all: build/tested-slow
 
 build/demo/table.txt: .venv/ready-demo examples/copper_melting.xyz $(SOURCES)
 	@mkdir -p build/demo
-	@$(BIN)/quests-entropy examples/copper_melting.xyz --bandwidth 0.03 --plot build/demo/entropy.png --overwrite > $@
+	@echo '$$ $(DEMO)' > $@
+	@PATH=$(BIN):$$PATH $(DEMO) >> $@
 
 build/tested: .venv/ready-all .venv-core/ready $(SOURCES) $(TESTS)
 	@mkdir -p build

@@ -81,7 +81,7 @@ frame_options = _stack(
     click.option("--energy-key", metavar="KEY", help="Where frames keep their energy (REF_energy, ...), for plots."),
     click.option(
         "--select", metavar="WHAT",
-        help="Atoms asked about: an element, indices (0,5,10:20), or an array of the frames. All stay neighbours.",
+        help="Atoms asked about: elements (C,O), indices (0,5,10:20), or an array of the frames. All stay neighbours.",
     ),
 )  # fmt: skip
 

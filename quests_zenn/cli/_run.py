@@ -44,6 +44,7 @@ class EntropyRun:
     properties: list[dict[str, float]] = field(default_factory=list)
     selection: list[np.ndarray] = field(default_factory=list)
     volumes: list[float] = field(default_factory=list)
+    without_volume: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
@@ -76,7 +77,8 @@ class EntropyRun:
         if options["plot_file"]:
             check_plot(options["plot_file"], overwrite)
         requested = [value for group in options["bandwidths"] for value in group]
-        return cls(files, options, resolve_jobs(options["jobs"]), requested or [DEFAULT_BANDWIDTH])
+        requested = list(dict.fromkeys(requested)) or [DEFAULT_BANDWIDTH]
+        return cls(files, options, resolve_jobs(options["jobs"]), requested)
 
     # ------------------------------------------------------------------ the work
 
@@ -107,7 +109,7 @@ class EntropyRun:
                 try:
                     self.volumes.append(volume_per_atom(frame))
                 except DataError as error:
-                    raise DataError(f"{error}; --bandwidth auto needs it, give a number instead") from None
+                    self.without_volume.append(str(error))
             yield frame
 
     def describe(self, frames: Iterator[Frame]) -> Environments:
@@ -164,7 +166,16 @@ class EntropyRun:
         _options.Interrupts.raise_if_pending()
         self.seconds["loading"] = time.perf_counter() - self.started
 
+    def require_volumes(self) -> None:
+        """Refuse the volume rule where some frames have no volume per atom."""
+        if self.without_volume:
+            raise DataError(
+                f"{self.without_volume[0]}; so it is in {len(self.without_volume)} of {len(self.lengths)} frames, and "
+                "--bandwidth auto needs all: leave them out, or give a number"
+            )
+
     def choose_bandwidths(self) -> None:
+        self.require_volumes()
         for value in self.requested:
             if value == "auto":
                 volume = float(np.average(self.volumes, weights=self.lengths))
@@ -189,6 +200,7 @@ class EntropyRun:
         per_environment = (time.perf_counter() - before) / len(sample)
         for _ in stream:
             pass
+        self.require_volumes()
         part = np.resize(sample.x[:4096], (4096, sample.x.shape[1]))
         before = time.perf_counter()
         get_all_metrics(part, np.ones(len(self.requested)), precision=self.options["precision"], jobs=self.jobs)
@@ -216,7 +228,11 @@ class EntropyRun:
         if options["output"]:
             before = time.perf_counter()
             atoms = (item for spec in self.files for item in read_atoms(spec, options["type_map"]))
-            notes = {"dH_bandwidth": self.bandwidths[0], "dH_scope": SCOPE_RUN}
+            notes = {
+                "dH_scope": SCOPE_RUN,
+                "dH_bandwidth": self.bandwidths[0],
+                **{f"dH_{name}": options[name] for name in ("k", "cutoff", "species")},
+            }
             write_scored(options["output"], atoms, self.scores(), options["overwrite"], notes=notes)
             self.seconds["writing"] = time.perf_counter() - before
         if options["plot_file"]:
@@ -343,14 +359,17 @@ class EntropyRun:
         for b, h in enumerate(self.bandwidths):
             click.echo(f"\nframes at h = {h:.5g} 1/Å (dH within the frame)")
             click.echo(
-                f"{'frame':>8}{'envs':>9}{'H':>10}{'mean dH':>10}" + "".join(f"{units[name]:>14}" for name in extra)
+                f"{'frame':>8}{'envs':>9}{'H':>10}{'ln n':>10}{'mean dH':>10}"
+                + "".join(f"{units[name]:>14}" for name in extra)
+                + ("  file" if len(self.files) > 1 else "")
             )
             for i, number in enumerate(self.frame_numbers):
                 cells = [self.properties[number].get(name) for name in extra]
                 click.echo(
                     f"{number:8d}{self.frames.sizes[i]:9d}{self.frames.entropy[b, i]:10.4f}"
-                    f"{self.frames.mean_dh[b, i]:10.4f}"
+                    f"{math.log(self.frames.sizes[i]):10.4f}{self.frames.mean_dh[b, i]:10.4f}"
                     + "".join(f"{'-':>14}" if cell is None else f"{cell:14.4f}" for cell in cells)
+                    + (f"  {stem(self.labels[number].rpartition(', frame ')[0])}" if len(self.files) > 1 else "")
                 )
 
     def print_warnings(self) -> None:
@@ -376,6 +395,17 @@ class EntropyRun:
                 f"volumes per atom range from {min(self.volumes):.1f} to {max(self.volumes):.1f} Å3; "
                 "--bandwidth auto took their mean"
             )
+        if self.frames is not None:
+            limits = np.log(self.frames.sizes)
+            for h, values in zip(self.bandwidths, self.frames.entropy, strict=True):
+                saturated = int(np.count_nonzero(limits - values < 0.01 * limits))
+                if saturated:
+                    _warn(
+                        f"H of the frame is within 1% of ln n in {saturated} of {len(values)} frames at h = {h:.5g}: "
+                        f"it cannot tell them apart; a wider --bandwidth (try {2 * h:.3g}) can"
+                    )
+            if self.frames.sizes.min() != self.frames.sizes.max():
+                _warn("frames differ in their number of atoms, and H grows with it: compare frames of one size only")
         limit = math.log(self.n)
         for h, value in zip(self.bandwidths, self.entropy, strict=True):
             if self.n < 2:
@@ -398,11 +428,14 @@ class EntropyRun:
         times = np.array([p.get("time", np.nan) for p in properties])
         if len(times) > 1 and (np.diff(times) > 0).all():
             x = Curve("time (ps)", times)
-        beside = None
-        for name, label in (("temperature", "temperature (K)"), ("energy", "energy (eV)")):
-            values = np.array([p.get(name, np.nan) for p in properties])
-            if beside is None and np.isfinite(values).any():
-                beside = Curve(label, values)
+        candidates = [
+            Curve(label, np.array([p.get(name, np.nan) for p in properties]))
+            for name, label in (("temperature", "temperature (K)"), ("energy", "energy (eV)"))
+        ]
+        # the first that every frame carries, else the one that most do
+        beside: Curve | None = max(candidates, key=lambda curve: np.count_nonzero(np.isfinite(curve.values)))
+        if beside is not None and not np.isfinite(beside.values).any():
+            beside = None
         names = [self.labels[number].rpartition(", frame ")[0] for number in self.frame_numbers]
         boundaries = [(float(x.values[i]), stem(names[i])) for i in range(1, len(names)) if names[i] != names[i - 1]]
         plot_trajectory(

@@ -437,7 +437,7 @@ def selected_atoms(atoms: Any, select: str, label: str = "the frame") -> npt.NDA
     ----------
     atoms : ase.Atoms
     select : str
-        An element (``Cu``), indices (``0,5,10:20``), or an array of the frame, whose non-zero entries count.
+        Elements (``Cu`` or ``C,O``), indices (``0,5,10:20``), or an array of the frame, whose non-zero entries count.
 
     Raises
     ------
@@ -451,8 +451,9 @@ def selected_atoms(atoms: Any, select: str, label: str = "the frame") -> npt.NDA
         if values.dtype.kind not in "biuf":
             raise DataError(f"{label}: the array {select!r} does not hold numbers, so it cannot select atoms")
         return np.flatnonzero(values)
-    if select in atomic_numbers:
-        return np.flatnonzero(atoms.numbers == atomic_numbers[select])
+    elements = [part.strip() for part in select.split(",")]
+    if all(element in atomic_numbers for element in elements):
+        return np.flatnonzero(np.isin(atoms.numbers, [atomic_numbers[element] for element in elements]))
     chosen: list[int] = []
     n = len(atoms)
     try:
@@ -465,7 +466,7 @@ def selected_atoms(atoms: Any, select: str, label: str = "the frame") -> npt.NDA
         raise DataError(f"{label}: the selection {select!r} names an atom that does not exist ({n} atoms)") from None
     except ValueError:
         raise DataError(
-            f"{label}: the selection {select!r} is no element, no list of indices, and no array of the frame"
+            f"{label}: the selection {select!r} names no elements, no indices, and no array with one number per atom"
         ) from None
     return np.unique(np.array(chosen, dtype=np.int64))
 

@@ -229,7 +229,15 @@ def test_table_of_frames(traj: Path) -> None:
     assert len(rows) == 4
     for i, (row, atoms) in enumerate(zip(rows, every_frame(traj), strict=True)):
         h, _, dh = library([atoms])
-        assert row == [str(i), "32", f"{h:.4f}", f"{dh.mean():.4f}", f"{300.0 + 100.0 * i:.4f}", f"{-110.0 - i:.4f}"]
+        assert row == [
+            str(i),
+            "32",
+            f"{h:.4f}",
+            f"{math.log(32):.4f}",
+            f"{dh.mean():.4f}",
+            f"{300.0 + 100.0 * i:.4f}",
+            f"{-110.0 - i:.4f}",
+        ]
 
 
 def test_results_on_stdout_and_remarks_on_stderr(store: Path) -> None:
@@ -549,6 +557,7 @@ def test_scored_frames(traj: Path) -> None:
         assert after.get_potential_energy() == before.get_potential_energy()
         np.testing.assert_array_equal(after.get_forces(), before.get_forces())
         notes = {"dH_bandwidth": 0.015, "dH_scope": "all environments of the run"}
+        notes |= {"dH_k": 32, "dH_cutoff": 5.0, "dH_species": "none"}
         assert after.info == {**before.info, **notes}
         np.testing.assert_array_equal(after.arrays["chosen"], before.arrays["chosen"])
     assert len(np.unique(dh.round(6))) > 100
@@ -724,7 +733,7 @@ BAD_INPUT = [
     ("few.xyz@::0", GOOD, [], r"few\.xyz@::0: '::0' is no index"),
     ("good.xyz", GOOD, ["--select", "Au"], r"the selection 'Au' names no atom in any frame"),
     ("good.xyz", GOOD, ["--select", "99"], r"good\.xyz, frame 0: the selection '99' names an atom that does not exist"),
-    ("good.xyz", GOOD, ["--select", "mask"], r"good\.xyz, frame 0: the selection 'mask' is no element"),
+    ("good.xyz", GOOD, ["--select", "mask"], r"good\.xyz, frame 0: the selection 'mask' names no elements"),
     ("good.xyz", GOOD, ["--type-map", "1=Cu"], r"good\.xyz, frame 0: atom type 29 is not in the type map"),
     ("good.xyz", GOOD, ["--energy-key", "DFT"], r"good\.xyz, frame 0: no energy under the key 'DFT'"),
 ]  # fmt: skip
@@ -766,7 +775,9 @@ def test_bad_input_is_one_line(here: Path, name: str, content: bytes | None, arg
 )
 def test_no_automatic_bandwidth_for_slabs_and_molecules(store: Path, here: Path, name: str, reason: str) -> None:
     outcome = run(store / "copper.xyz", store / name, "--bandwidth", "auto", "--json", "d.json")
-    assert_fails(outcome, 1, rf"{name}, frame 0: .*{reason}.*--bandwidth auto needs it, give a number instead")
+    assert_fails(
+        outcome, 1, rf"{name}, frame 0: .*{reason}.*--bandwidth auto needs all: leave them out, or give a number"
+    )
     assert listing(here) == {}
     run_well(store / name, "--quiet", "--bandwidth", "0.02")
 
@@ -875,6 +886,13 @@ def test_a_bandwidth_beyond_reason_is_wrong_usage(traj: Path, bandwidth: str) ->
     outcome = run(traj, "--bandwidth", bandwidth)
     assert outcome.status == 2
     assert "bandwidth must lie between 1e-09 and 1e+09" in outcome.err
+
+
+def test_frames_that_cannot_be_told_apart_are_counted(traj: Path, store: Path) -> None:
+    found = run(traj, "--per-frame", "--bandwidth", "0.0001")
+    assert "H of the frame is within 1% of ln n in 4 of 4 frames at h = 0.0001" in found.err
+    assert "H of the frame" not in run(traj, "--bandwidth", "0.0001").err
+    assert "frames differ in their number of atoms" in run(traj, store / "molecule.xyz", "--per-frame").err
 
 
 def test_a_pipe_is_no_input(here: Path) -> None:

@@ -740,7 +740,7 @@ def test_bad_selection_of_atoms_that_do_not_exist(alloy: Atoms) -> None:
 @pytest.mark.parametrize("select", ["", "copper", "1.5", "0;1", "cu", "1,,2", "forces", "1:2:0", "1:2:3:4"])
 def test_bad_selection_of_nothing_known(select: str, alloy: Atoms) -> None:
     with pytest.raises(
-        DataError, match=r"it: the selection '.*' is no element, no list of indices, and no array of the"
+        DataError, match=r"it: the selection '.*' names no elements, no indices, and no array with one number"
     ):
         selected_atoms(alloy, select, "it")
 
