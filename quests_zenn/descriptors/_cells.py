@@ -9,10 +9,13 @@ import numpy as np
 from quests_zenn._core.jit import strict_kernel
 
 #: Status of a frame after `sort_into_bins`.
-OK, FLAT_CELL = 0, 1
+OK, FLAT_CELL, CROWDED = 0, 1, 2
 
 #: Lattice planes closer than this (Å) are no lattice of atoms; it also bounds the number of images visited.
 MIN_PLANE_DISTANCE = 0.05
+
+#: Atoms (images included) around one atom beyond which a cutoff is a mistake: their search would take seconds per atom.
+MOST_CANDIDATES = 2_000_000.0
 
 #: Bins along one axis never exceed this, however sparse the frame.
 MAX_BINS_PER_AXIS = 1_000_000.0
@@ -129,7 +132,7 @@ def choose_bins(extent, width, periodic, n_atoms, shape, reach, cutoff):
         shape[longest] = max(1, (shape[longest] * 4) // 5)
     for a in range(3):
         if periodic[a]:
-            reach[a] = math.ceil(cutoff * shape[a] / extent[a])
+            reach[a] = math.ceil(min(cutoff * shape[a] / extent[a], MAX_BINS_PER_AXIS))
         else:
             reach[a] = 0 if shape[a] == 1 else math.ceil(cutoff * shape[a] / extent[a])
 
@@ -166,7 +169,7 @@ def sort_into_bins(
     xyz : (3, N); order, atom_bin : (N,)
         Filled: wrapped positions, input index and bin of each atom, in sorted order. Stable within a bin.
     status : (F,)
-        Filled: `OK` or `FLAT_CELL`.
+        Filled: `OK`, `FLAT_CELL`, or `CROWDED` where the cutoff reaches more than `MOST_CANDIDATES`.
     """
     inverse = np.empty((3, 3))
     low, high, extent = np.empty(3), np.empty(3), np.empty(3)
@@ -217,6 +220,12 @@ def sort_into_bins(
         shape, reach = shapes[f], reaches[f]
         choose_bins(extent, cutoff, periodic, n_atoms, shape, reach, cutoff)
         n_bins = shape[0] * shape[1] * shape[2]
+        candidates = n_atoms / n_bins
+        for a in range(3):
+            candidates *= 2.0 * reach[a] + 1.0
+        if candidates > MOST_CANDIDATES:
+            status[f] = CROWDED
+            continue
         starts = bin_starts[start + f : start + f + n_bins + 1]
         starts[:] = 0
         own = np.empty(n_atoms, np.int64)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from quests_zenn._core.checks import DataError, one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, split_by_cost, split_evenly
-from quests_zenn.descriptors._cells import OK, sort_into_bins
+from quests_zenn.descriptors._cells import CROWDED, OK, sort_into_bins
 from quests_zenn.descriptors._kernels import fill_descriptors
 from quests_zenn.descriptors._simd import sorting_network
 from quests_zenn.io.frames import Frame, FrameSource, is_single, iterate_frames
@@ -445,6 +445,10 @@ def _describe_batch(
     workers.run(sort, split_by_cost(np.diff(packed.offsets).tolist(), 4 * TASK_ATOMS))
     bad = np.flatnonzero(status != OK)
     if len(bad):
+        if status[bad[0]] == CROWDED:
+            raise DataError(
+                f"{batch[bad[0]].label}: a cutoff of {cutoff:g} Å reaches millions of atoms around each atom"
+            )
         axes = " ".join("T" if flag else "F" for flag in packed.pbc[bad[0]])
         raise DataError(f"{batch[bad[0]].label}: its cell has no volume along the periodic axes (pbc = {axes})")
 

@@ -588,3 +588,14 @@ def test_elements_fix_the_blocks() -> None:
         describe(copper, species="blocks", elements=["Al"])
     with pytest.raises(ValueError, match="elements must be chemical symbols, got 'Xx'"):
         describe(copper, elements=["Xx"])
+
+
+def test_a_cutoff_that_reaches_millions_of_atoms_is_refused() -> None:
+    """A compiled search cannot be interrupted, so that it must not run for hours."""
+    for cutoff in (500.0, 1e6, 1e300):
+        with pytest.raises(DataError, match=r"frame 0: a cutoff of .* reaches millions of atoms"):
+            describe(bulk("Cu", cubic=True), cutoff=cutoff)
+    # without images it reaches no more than there are
+    assert (
+        describe((np.random.default_rng(0).random((50, 3)) * 9.0, None, False, [29] * 50), cutoff=1e6).n_incomplete == 0
+    )
