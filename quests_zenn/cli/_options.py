@@ -86,7 +86,7 @@ frame_options = _stack(
 )  # fmt: skip
 
 descriptor_options = _stack(
-    click.option("--k", "k", type=click.IntRange(min=2), default=32, show_default=True, help="Neighbours per atom."),
+    click.option("--k", type=click.IntRange(2, 4096), default=32, show_default=True, help="Neighbours per atom."),
     click.option("--cutoff", type=PositiveFloat(), default=5.0, show_default=True, help="Cutoff radius in Å."),
     click.option(
         "--species", type=click.Choice(["none", "blocks", "pairs"]), default="none", show_default=True,

@@ -63,7 +63,7 @@ class EntropyRun:
     def prepare(cls, files: tuple[str, ...], **options: Any) -> EntropyRun:
         """Judge the options before any work is done."""
         overwrite = options["overwrite"]
-        outputs = [options[name] for name in ("output", "json_file", "plot_file") if options[name]]
+        outputs = [options[name] for name in ("output", "json_file", "plot_file") if options[name] is not None]
         targets = [check_output(path, overwrite).resolve() for path in outputs]
         if len(set(targets)) < len(targets):
             raise DataError("two outputs have the same name")

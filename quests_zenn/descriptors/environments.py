@@ -19,6 +19,9 @@ from quests_zenn.io.frames import Frame, FrameSource, is_single, iterate_frames
 DEFAULT_K = 32
 DEFAULT_CUTOFF = 5.0
 
+#: The pair matrix of one environment has k x k entries.
+LARGEST_K = 4096
+
 SPECIES = ("none", "blocks", "pairs")
 
 #: Atoms whose frames are worked on together: enough for all threads, and some megabytes.
@@ -170,6 +173,8 @@ def describe(
         See `get_descriptors`.
     """
     k = whole_number(k, "k", 2)
+    if k > LARGEST_K:
+        raise ValueError(f"k must be at most {LARGEST_K}, got {k}")
     cutoff = positive(cutoff, "cutoff")
     one_of(species, "species", SPECIES)
     try:

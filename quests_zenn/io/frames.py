@@ -248,6 +248,11 @@ def _guarded(path: str, selection: slice) -> Iterator[Any]:
     count = 0
     try:
         format_ = filetype(path)
+        if format_ == "extxyz" and not path.endswith((".gz", ".bz2", ".xz")):
+            with open(path, "rb") as stream:
+                announced = stream.readline(64).strip()
+            if announced.isdigit() and int(announced) > os.path.getsize(path):
+                raise DataError(f"{path}, frame 0: it announces {int(announced)} atoms, more than the file has bytes")
         single = get_ioformat(format_).single
         if single and len(range(1)[selection]) == 0:
             return
@@ -482,4 +487,4 @@ def count_frames_and_atoms(frames: Iterable[Frame]) -> tuple[int, int]:
 
 def stem(spec: str | os.PathLike[str]) -> str:
     """Short name of an input, for tables and legends."""
-    return Path(split_index(spec)[0]).name
+    return os.fsencode(Path(split_index(spec)[0]).name).decode("utf-8", "replace")

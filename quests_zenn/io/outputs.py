@@ -31,6 +31,11 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         If the file exists and `overwrite` is False, or the folder does not exist or cannot be written to.
     """
     target = Path(path)
+    if not os.fspath(path):
+        raise DataError("an output needs a name, got an empty one")
+    if os.path.lexists(target) and not target.exists() and not overwrite:
+        raise DataError(f"{target}: is a link that points nowhere; choose another name or say --overwrite")
+    target = Path(os.path.realpath(target)) if target.is_symlink() else target  # what it points to is the file
     if target.is_dir():
         raise DataError(f"{target}: is a folder, not a file")
     if target.exists() and not target.is_file():
@@ -52,7 +57,7 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     """
     target = check_output(path, overwrite)
     endings = "".join(target.suffixes[-2:]) if target.suffix == ".gz" else target.suffix
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part{endings}")
+    temporary = target.with_name(f".{secrets.token_hex(6)}.part{endings}")
     try:
         try:
             yield temporary

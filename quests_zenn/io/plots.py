@@ -109,7 +109,12 @@ def plot_trajectory(
         left.set_title(title, fontsize=10)
     _histograms(right, dh)
     with replacing(path, overwrite) as temporary:
-        figure.savefig(temporary, dpi=150)
+        try:
+            figure.savefig(temporary, dpi=150)
+        except OSError:
+            raise
+        except Exception as error:  # a writer that trips over an earlier failure to write
+            raise OSError(f"the figure could not be drawn: {error}") from error
 
 
 def _histograms(axes: Any, dh: Sequence[Curve]) -> None:

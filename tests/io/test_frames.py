@@ -748,3 +748,9 @@ def test_bad_selection_of_nothing_known(select: str, alloy: Atoms) -> None:
 def test_bad_selection_by_an_array_of_names(alloy: Atoms) -> None:
     with pytest.raises(DataError, match="it: the array 'name' does not hold numbers, so it cannot select atoms"):
         selected_atoms(alloy, "name", "it")
+
+
+def test_bad_file_that_announces_more_atoms_than_it_has_bytes(tmp_path: Path) -> None:
+    (tmp_path / "t.xyz").write_text("99999999999\n\nCu 0 0 0\n")
+    with pytest.raises(DataError, match=r"t\.xyz, frame 0: it announces 99999999999 atoms"):
+        list(read_frames(tmp_path / "t.xyz"))

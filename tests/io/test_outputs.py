@@ -427,3 +427,23 @@ def test_scored_file_leaves_nothing_behind_on_failure(
     with pytest.raises(DataError, match=sentence):
         write_scored(tmp_path / "out.xyz", source(rich(3)), np.zeros(24))
     assert entries(tmp_path) == []
+
+
+def test_links(tmp_path: Path) -> None:
+    """A link is written through to its file; one that points nowhere is not replaced unasked."""
+    (tmp_path / "file.json").write_text("{}")
+    (tmp_path / "link.json").symlink_to("file.json")
+    write_json(tmp_path / "link.json", {"a": 1}, overwrite=True)
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "file.json").read_text()) == {"a": 1}
+    (tmp_path / "nowhere.json").symlink_to("missing.json")
+    with pytest.raises(DataError, match=r"nowhere\.json: is a link that points nowhere"):
+        write_json(tmp_path / "nowhere.json", {})
+    with pytest.raises(DataError, match="an output needs a name"):
+        write_json("", {})
+
+
+def test_long_names(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250 + ".json")
+    write_json(path, {"a": 1})
+    assert entries(tmp_path) == [path.name]
