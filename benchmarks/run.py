@@ -42,6 +42,7 @@ def interleaved(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, run in contenders.items():
+            time.sleep(0.05)  # threads of the one before may still be spinning
             before = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - before)

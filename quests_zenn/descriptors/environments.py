@@ -383,8 +383,8 @@ def _concatenate(batch: list[Frame], cutoff: float) -> _Batch:
         numbers = np.concatenate([frame.numbers for frame in batch])
     offsets = np.zeros(len(batch) + 1, np.int64)
     np.cumsum([len(frame) for frame in batch], out=offsets[1:])
-    cells = np.array([frame.cell for frame in batch], dtype=np.float64)
-    pbc = np.array([frame.pbc for frame in batch], dtype=bool)
+    cells = np.concatenate([frame.cell for frame in batch]).reshape(-1, 3, 3)
+    pbc = np.concatenate([frame.pbc for frame in batch]).reshape(-1, 3)
     bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
     if len(bad):
         frame, atom = _locate(batch, offsets, int(bad[0]))

@@ -44,8 +44,8 @@ class Frame:
 
     def __post_init__(self) -> None:
         shapes = (self.positions.shape, self.cell.shape, self.pbc.shape, self.numbers.shape)
-        n = len(self.positions)
-        if shapes != ((n, 3), (3, 3), (3,), (n,)):
+        n = self.positions.shape[:1]
+        if shapes != ((*n, 3), (3, 3), (3,), n):
             raise DataError(
                 f"{self.label}: positions, cell, pbc and numbers must have the shapes (atoms, 3), (3, 3), (3,) and "
                 f"(atoms,), got {', '.join(map(str, shapes))}"
@@ -57,6 +57,9 @@ class Frame:
 
 FrameLike = Any
 """A `Frame`, an ``ase.Atoms``, or a tuple ``(positions, cell, pbc, numbers)``."""
+
+#: Types of positions, cell, pbc and numbers of ``ase.Atoms``.
+_TYPES_OF_ASE = [np.dtype(np.float64), np.dtype(np.float64), np.dtype(bool), np.dtype(np.int64)]
 
 FrameSource = Any
 """One frame-like object, or an iterable of them."""
@@ -80,8 +83,11 @@ def as_frame(structure: FrameLike, label: str = "the frame") -> Frame:
     if isinstance(structure, Frame):
         return structure
     if hasattr(structure, "positions") and hasattr(structure, "numbers"):
-        cell = structure.cell
-        parts = (structure.positions, getattr(cell, "array", cell), structure.pbc, structure.numbers)
+        cell = getattr(structure.cell, "array", structure.cell)
+        parts = (structure.positions, cell, structure.pbc, structure.numbers)
+        if [getattr(part, "dtype", None) for part in parts] == _TYPES_OF_ASE:
+            # ase.Atoms: nothing to convert, and there may be many small ones
+            return Frame(np.ascontiguousarray(parts[0]), cell, parts[2], parts[3], label)
     elif isinstance(structure, tuple) and len(structure) == 4:
         parts = structure
     else:
