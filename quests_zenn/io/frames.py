@@ -6,7 +6,7 @@ Below this module nobody knows ASE: the rest of the package sees `Frame`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import islice
@@ -480,15 +480,6 @@ def selected_atoms(atoms: Any, select: str, label: str = "the frame") -> npt.NDA
             f"{label}: the selection {select!r} names no elements, no indices, and no array with one number per atom"
         ) from None
     return np.unique(np.array(chosen, dtype=np.int64))
-
-
-def count_frames_and_atoms(frames: Iterable[Frame]) -> tuple[int, int]:
-    """Number of frames, and of atoms in all of them."""
-    n_frames = n_atoms = 0
-    for frame in frames:
-        n_frames += 1
-        n_atoms += len(frame)
-    return n_frames, n_atoms
 
 
 def stem(spec: str | os.PathLike[str]) -> str:

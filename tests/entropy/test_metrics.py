@@ -399,13 +399,14 @@ def test_single_precision_is_close_and_no_closer() -> None:
     assert single[1] == diversity(x, 0.5, precision="float32")
 
 
-def test_single_precision_on_real_data(data_dir: Path) -> None:
-    """The stated errors at the default bandwidth, 1e-5 in H and 1e-3 in a single dH, on a set 80 bandwidths wide."""
+@pytest.mark.parametrize("name", ["Ta_fitsnap", "acac_test_600K", "acac_test_H_transfer", "mlearn_Ge_test"])
+def test_single_precision_on_real_data(name: str, data_dir: Path) -> None:
+    """The stated errors at the default bandwidth: 1e-5 in H and 1e-3 in a single dH, in wide and in small sets."""
     from ase.io import read
 
     from quests_zenn.descriptors import get_descriptors
 
-    x = get_descriptors(read(data_dir / "Ta_fitsnap.xyz", ":"))
+    x = get_descriptors(read(data_dir / f"{name}.xyz", ":"))
     exact, single = get_all_metrics(x), get_all_metrics(x, precision="float32")
     np.testing.assert_allclose(single[2], exact[2], rtol=0.0, atol=1e-3)
     assert single[0] == pytest.approx(exact[0], abs=1e-5)

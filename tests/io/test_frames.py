@@ -20,7 +20,7 @@ from ase.io import write
 
 from quests_zenn._core.checks import DataError
 from quests_zenn.io import Frame, as_frame, frame_properties, iterate_frames, read_atoms, read_frames
-from quests_zenn.io.frames import count_frames_and_atoms, is_single, selected_atoms, split_index, stem
+from quests_zenn.io.frames import is_single, selected_atoms, split_index, stem
 
 
 def trajectory(n: int = 5) -> list[Atoms]:
@@ -679,7 +679,6 @@ def test_as_frame_refuses_complex_positions() -> None:
 def test_iterate_frames_names_them_by_place() -> None:
     assert [frame.label for frame in iterate_frames(trajectory(3))] == ["frame 0", "frame 1", "frame 2"]
     assert [frame.label for frame in iterate_frames(trajectory(1)[0])] == ["frame 0"]
-    assert count_frames_and_atoms(iterate_frames(trajectory(3))) == (3, 12)
 
 
 def test_is_single() -> None:
