@@ -45,6 +45,7 @@ test-all: build/tested-slow
 .venv-core/ready: .venv/ready-all $(SOURCES)
 	@echo "Building a wheel and setting up .venv-core ..."
 	@rm -rf build/wheel build/lib build/bdist.*
+	@mkdir -p build
 	@$(BIN)/python -m build --wheel --outdir build/wheel . >build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
 	@test -x $(CORE)/python || $(PYTHON) -m venv .venv-core
 	@$(CORE)/python $(PIP_INSTALL) --force-reinstall --no-deps build/wheel/*.whl
