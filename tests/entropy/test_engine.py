@@ -17,17 +17,14 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from quests_zenn._core.parallel import Workers
-from quests_zenn.entropy._engine import (
+from quests_zenn.entropy._engine import log_sums_against, log_sums_by_part, log_sums_within
+from quests_zenn.entropy._packing import Packed, block_count, pack_rows
+from quests_zenn.entropy._plan import (
     CROSS,
     MIRROR,
     SELF,
-    Packed,
     batches,
-    block_count,
     count_pairs,
-    log_sums_against,
-    log_sums_within,
-    pack_rows,
     plan_symmetric,
     row_tiles,
     tournament,
@@ -358,12 +355,12 @@ def packed_groups(sizes: list[int], dtype: str) -> Packed:
 
 @pytest.mark.parametrize("n", range(1, 21))
 def test_small_tournament(n: int) -> None:
-    rounds = tournament(n)
-    games = [pair for pairs in rounds for pair in pairs]
+    rounds = list(tournament(n))
+    games = [tuple(pair) for pairs in rounds for pair in pairs.tolist()]
     assert sorted(games) == list(itertools.combinations(range(n), 2))
     assert len(rounds) == max(0, n - 1 + n % 2)
     for pairs in rounds:
-        players = [player for pair in pairs for player in pair]
+        players = pairs.ravel().tolist()
         assert len(set(players)) == len(players)
 
 
@@ -371,7 +368,7 @@ def test_small_block_count_grows_with_the_group_and_ends() -> None:
     counts = [block_count(n) for n in (1, 512, 513, 4096, 4097, 10_000, 100_000, 10**6, 10**7, 10**9)]
     assert counts == sorted(counts)
     assert counts[:3] == [1, 1, 4]
-    assert counts[-1] == 256
+    assert counts[-1] == 1024
     for n in range(513, 40_000, 97):
         assert block_count(n) * panel_width("float32") <= n
 
@@ -570,3 +567,45 @@ def test_small_rows_that_are_not_finite_are_refused(bad: float) -> None:
 @pytest.mark.parametrize("bad", [math.inf, -math.inf])
 def test_infinite_rows_are_refused(bad: float) -> None:
     assert_refused(bad)
+
+
+# --- sums by part -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "precision"), [(1, "float64"), (60, "float64"), (60, "float32"), (2300, "float64")])
+def test_small_sums_by_part(n: int, precision: str) -> None:
+    x, h = cloud(n, 4), bandwidths(0.4, 1.3)
+    parts = np.unique(np.arange(n) ** 2 % 7, return_inverse=True)[1]
+    found = log_sums_by_part(x, h, parts, precision=precision, jobs=1)
+    assert found.shape == (parts.max() + 1, 2, n)
+    for part, of_part in enumerate(found):
+        for row, bandwidth in zip(of_part, h, strict=True):
+            np.testing.assert_allclose(
+                row, log_density_in_numpy(x, x[parts == part], bandwidth), rtol=0.0, atol=TOLERANCE[precision]
+            )
+
+
+def log_density_in_numpy(y: Array, x: Array, h: float) -> Array:
+    found: Array = logsumexp(-0.5 * cdist(y, x, "sqeuclidean") / h**2, axis=1)
+    return found
+
+
+TOLERANCE = {"float64": 1e-11, "float32": 1e-5}
+
+
+def test_small_sums_by_part_far_apart() -> None:
+    """Sums over a part that is a thousand bandwidths away stay finite, and the parts add up to the whole."""
+    x = cloud(90, 3)
+    x[::2] += 1000.0
+    parts = np.arange(90) % 2
+    found = log_sums_by_part(x, bandwidths(1.0), parts, jobs=1)[:, 0]
+    assert np.isfinite(found).all()
+    assert found[0, 1::2].max() < -1e5
+    np.testing.assert_allclose(found[0], log_density_in_numpy(x, x[::2], 1.0), rtol=1e-12)
+    np.testing.assert_allclose(logsumexp(found, axis=0), log_sums_within(x, bandwidths(1.0), jobs=1)[0], atol=1e-12)
+
+
+def test_sums_by_part_on_any_number_of_threads() -> None:
+    x, parts = cloud(3000, 5), np.arange(3000) % 11
+    serial = log_sums_by_part(x, bandwidths(0.7), parts, jobs=1)
+    np.testing.assert_array_equal(log_sums_by_part(x, bandwidths(0.7), parts, jobs=3), serial)

@@ -1,0 +1,223 @@
+"""Environments in the layout of the tiles: blocks of neighbours, each centred on its own mean, cut into panels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from quests_zenn._core.jit import kernel
+from quests_zenn._core.parallel import Workers, split_by_cost, split_evenly
+from quests_zenn.entropy._tile import panel_width
+
+FloatArray = npt.NDArray[np.floating]
+
+#: Rows that one task orders, averages or packs.
+ROWS_PER_TASK = 8_192
+
+
+@kernel
+def pack(x, rows, first, last, width, centres, panel_block, scale, packed, norms):
+    """Fill panels [first, last): component c of lane l of panel q is ``(x[i, c] - centre[c]) * scale``.
+
+    ``i = rows[q * width + l]``; -1 stands for padding; the centre is that of the block of the panel. `norms` gets the
+    squared length of each packed row, inf for padding (and NaN or inf where x is not finite).
+    """
+    d = x.shape[1]
+    for q in range(first, last):
+        at = q * width * d
+        centre = centres[panel_block[q]]
+        for lane in range(width):
+            i = rows[q * width + lane]
+            norm = 0.0
+            if i < 0:
+                norm = np.inf
+                for c in range(d):
+                    packed[at + c * width + lane] = 0.0
+            else:
+                for c in range(d):
+                    packed[at + c * width + lane] = (x[i, c] - centre[c]) * scale
+                    value = float(packed[at + c * width + lane])
+                    norm += value * value
+            norms[q * width + lane] = norm
+
+
+@kernel
+def principal_direction(x, members, step, direction):
+    """Direction (d,) along which a sample of ``x[members]`` is widest, by a few steps of power iteration, in place."""
+    d = x.shape[1]
+    mean = np.zeros(d)
+    count = 0
+    for m in range(0, len(members), step):
+        for c in range(d):
+            mean[c] += x[members[m], c]
+        count += 1
+    for c in range(d):
+        mean[c] /= count
+    image = np.empty(d)
+    for _ in range(4):
+        image[:] = 0.0
+        for m in range(0, len(members), step):
+            i = members[m]
+            along = 0.0
+            for c in range(d):
+                along += (x[i, c] - mean[c]) * direction[c]
+            for c in range(d):
+                image[c] += along * (x[i, c] - mean[c])
+        length = 0.0
+        for c in range(d):
+            length += image[c] * image[c]
+        if not length > 0.0:
+            return
+        for c in range(d):
+            direction[c] = image[c] / math.sqrt(length)
+
+
+@kernel
+def project(x, members, direction, along):
+    """along[m] = x[members[m]] . direction"""
+    d = x.shape[1]
+    for m in range(len(members)):
+        total = 0.0
+        for c in range(d):
+            total += x[members[m], c] * direction[c]
+        along[m] = total
+
+
+@kernel
+def block_means(x, rows, edges, first, last, means):
+    """Mean (d,) of the environments of each block [first, last); block b holds ``rows[edges[b] : edges[b + 1]]``."""
+    for b in range(first, last):
+        means[b] = 0.0
+        count = 0
+        for m in range(edges[b], edges[b + 1]):
+            if rows[m] >= 0:
+                count += 1
+                for c in range(x.shape[1]):
+                    means[b, c] += x[rows[m], c]
+        for c in range(x.shape[1]):
+            means[b, c] /= count
+
+
+@dataclass
+class Packed:
+    """Environments in the layout of the tiles.
+
+    Groups are cut into blocks of neighbouring environments, blocks into panels. Each block is centred on its own mean.
+    Only the last panel of a group is padded.
+    """
+
+    panels: FloatArray  #: flat, (n_panels * d * width,)
+    norms: FloatArray  #: (n_panels * width,), inf for padding
+    offsets: FloatArray  #: (n_panels * width,) added to the norm of a row: inf for padding
+    weights: FloatArray  #: (n_panels * width,), 0 for padding
+    rows: npt.NDArray[np.int64]  #: (n_panels * width,) index into the input, -1 for padding
+    centres: npt.NDArray[np.float64]  #: (n_blocks, d)
+    panel_block: npt.NDArray[np.int64]  #: (n_panels,) block of each panel
+    block_panels: npt.NDArray[np.int64]  #: (n_blocks + 1,) first panel of each block
+    group_blocks: npt.NDArray[np.int64]  #: (n_groups + 1,) first block of each group
+    d: int
+    width: int
+
+    @property
+    def n_panels(self) -> int:
+        return len(self.panel_block)
+
+    @property
+    def as_rows(self) -> tuple[np.ndarray, ...]:
+        """What tiles read of their rows."""
+        return self.panels, self.offsets, self.weights, self.centres, self.panel_block
+
+    @property
+    def as_columns(self) -> tuple[np.ndarray, ...]:
+        """What tiles read of their columns."""
+        return self.panels, self.norms, self.weights, self.centres, self.panel_block
+
+
+def pack_rows(
+    x: FloatArray,
+    groups: list[npt.NDArray[np.int64]],
+    scale: float,
+    weights: FloatArray | None,
+    dtype: npt.DTypeLike,
+    workers: Workers,
+    name: str,
+) -> Packed:
+    """Pack the rows of x that each group names.
+
+    Raises
+    ------
+    ValueError
+        If a row is not finite.
+    """
+    width, d = panel_width(dtype), x.shape[1]
+    panels = np.array([-(-len(members) // width) for members in groups])
+    edges = [
+        [first + n * b // blocks for b in range(blocks)]
+        for first, n, blocks in zip(
+            np.cumsum(panels) - panels, panels.tolist(), [block_count(n * width) for n in panels.tolist()], strict=True
+        )
+    ]
+    n_panels = int(panels.sum())
+    block_panels = np.array([edge for group in edges for edge in group] + [n_panels], np.int64)
+    group_blocks = np.concatenate([[0], np.cumsum([len(group) for group in edges])]).astype(np.int64)
+    panel_block = np.repeat(np.arange(len(block_panels) - 1), np.diff(block_panels))
+    rows = np.full(n_panels * width, -1, np.int64)
+
+    def place(part: tuple[int, int]) -> None:
+        for group in range(*part):
+            first = int(block_panels[group_blocks[group]]) * width
+            sizes = np.diff(block_panels[group_blocks[group] : group_blocks[group + 1] + 1]) * width
+            rows[first : first + len(groups[group])] = neighbours_together(x, groups[group], sizes)
+
+    workers.run(place, split_by_cost(map(len, groups), ROWS_PER_TASK))
+    real = rows >= 0
+    centres = np.empty((len(block_panels) - 1, d))
+    workers.run(
+        lambda part: block_means(x, rows, block_panels * width, part[0], part[1], centres),
+        split_by_cost((np.diff(block_panels) * width).tolist(), ROWS_PER_TASK),
+    )
+    packed, norms = np.empty(n_panels * width * d, dtype), np.empty(n_panels * width, dtype)
+    workers.run(
+        lambda part: pack(x, rows, part[0], part[1], width, centres, panel_block, scale, packed, norms),
+        split_evenly(n_panels, max(1, ROWS_PER_TASK // width)),
+    )
+    if not np.isfinite(norms[real]).all():
+        raise ValueError(f"{name} spreads over so many bandwidths that squared distances overflow in {np.dtype(dtype)}")
+    offsets = np.where(real, 0.0, np.inf).astype(dtype)
+    row_weights = np.zeros(n_panels * width, dtype)
+    row_weights[real] = 1.0 if weights is None else weights[rows[real]]
+    return Packed(packed, norms, offsets, row_weights, rows, centres, panel_block, block_panels, group_blocks, d, width)
+
+
+def neighbours_together(
+    x: FloatArray, members: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Reorder `members` so that blocks of the given sizes hold neighbouring rows of x.
+
+    Halves of halves, each cut across the direction in which a sample of it is widest.
+    """
+    if len(sizes) == 1 or len(members) == 0:
+        return members
+    half = len(sizes) // 2
+    left = int(sizes[:half].sum())
+    direction = np.ones(x.shape[1])
+    principal_direction(x, members, max(1, len(members) // 512), direction)
+    along = np.empty(len(members))
+    project(x, members, direction, along)
+    order = np.argpartition(along, left) if left < len(members) else np.arange(len(members))
+    return np.concatenate(
+        [
+            neighbours_together(x, members[order[:left]], sizes[:half]),
+            neighbours_together(x, members[order[left:]], sizes[half:]),
+        ]
+    )
+
+
+def block_count(n_rows: int) -> int:
+    """Blocks that a group is cut into: a function of its size alone, at most 1,024."""
+    if n_rows <= 512:
+        return 1
+    return min(1024, max(4, 1 << math.ceil(math.log2(n_rows / 1024))))
