@@ -1,6 +1,22 @@
 """Environments to densities to information. Arrays only: this room knows no atoms and no files."""
 
-from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH, get_bandwidth
+from quests_zenn.entropy.bandwidth import (
+    DEFAULT_BANDWIDTH,
+    BandwidthLikelihood,
+    get_bandwidth,
+    intrinsic_dimension,
+    likelihood,
+    select_bandwidth,
+)
+from quests_zenn.entropy.blocks import GAS_CONSTANT, BlockError, autocorrelation_time, block_error, time_blocks
+from quests_zenn.entropy.curves import InformationGap, LearningCurve, information_gap, learning_curve
+from quests_zenn.entropy.estimate import (
+    DeltaEntropyEstimate,
+    EntropyEstimate,
+    approx_delta_entropy,
+    estimate_entropy,
+)
+from quests_zenn.entropy.groups import GroupMatrix, group_matrix
 from quests_zenn.entropy.metrics import (
     PRECISIONS,
     GroupMetrics,
@@ -9,16 +25,41 @@ from quests_zenn.entropy.metrics import (
     entropy,
     get_all_metrics,
     group_metrics,
+    is_novel,
+    novelty,
+    overlap,
 )
 
 __all__ = [
     "DEFAULT_BANDWIDTH",
+    "GAS_CONSTANT",
     "PRECISIONS",
+    "BandwidthLikelihood",
+    "BlockError",
+    "DeltaEntropyEstimate",
+    "EntropyEstimate",
+    "GroupMatrix",
     "GroupMetrics",
+    "InformationGap",
+    "LearningCurve",
+    "approx_delta_entropy",
+    "autocorrelation_time",
+    "block_error",
     "delta_entropy",
     "diversity",
     "entropy",
+    "estimate_entropy",
     "get_all_metrics",
     "get_bandwidth",
+    "group_matrix",
     "group_metrics",
+    "information_gap",
+    "intrinsic_dimension",
+    "is_novel",
+    "learning_curve",
+    "likelihood",
+    "novelty",
+    "overlap",
+    "select_bandwidth",
+    "time_blocks",
 ]

@@ -18,7 +18,14 @@ import numpy.typing as npt
 
 from quests_zenn._core.jit import kernel, strict_kernel
 from quests_zenn._core.parallel import Workers, use_workers
-from quests_zenn.entropy._packing import FloatArray, Packed, pack_rows
+from quests_zenn.entropy._packing import (
+    FloatArray,
+    Packed,
+    base_scale,
+    pack_precisely,
+    pack_rows,
+    relative_scales,
+)
 from quests_zenn.entropy._plan import MIRROR, SELF, Tiles, batches, count_pairs, plan_symmetric, row_tiles
 from quests_zenn.entropy._tile import (
     ROWS,
@@ -52,29 +59,45 @@ def recentre(packed, offsets, first, last, width, shift, moved, moved_norms):
             for lane in range(width):
                 value = packed[at + c * width + lane] + by
                 moved[to + c * width + lane] = value
-                totals[lane] += float(value) * float(value)
+                totals[lane] += np.float64(value) * np.float64(value)
         for lane in range(width):
             moved_norms[(q - first) * width + lane] = totals[lane] + offsets[q * width + lane]
+
+
+@strict_kernel
+def nearest_exponent(moved_norms, row, radius):
+    """Largest exponent that one of the rows [row, row + ROWS) can have to any point within `radius` of the centre.
+
+    A bound: a ten-thousandth of the lengths is left to rounding, far more than it can take even in single precision.
+    """
+    bound = -np.inf
+    for r in range(row, row + ROWS):
+        length = math.sqrt(moved_norms[r])
+        gap = max(0.0, length - radius - 1e-4 * (length + radius))
+        bound = max(bound, -gap * gap)
+    return bound
 
 
 # strict: Numba writes a kernel's flags onto every instruction, and re-association would undo the rounding in 2^t
 @strict_kernel
 def sum_tiles(
     tiles, width, packed_a, offsets_a, weights_a, centres_a, panel_block_a, packed_b, norms_b, weights_b, centres_b,
-    panel_block_b, scale, d, scales, parts_a, parts_b, sums,
+    panel_block_b, radii_b, scale, d, scales, floor, parts_a, parts_b, sums,
 ):  # fmt: skip
     """Add the kernel sums of the tiles (first row, last row, first panel, last panel, kind) to `sums` (S, H, rows).
 
     What a row receives from columns of block b is added to ``sums[parts_b[b]]``. Kind `MIRROR` also adds the transposed
     tile, from the rows' block a, to ``sums[parts_a[a]]``; kind `SELF` has its rows among its columns. Rows are moved to
     the centre of the block of columns that they meet: pairs that matter are close, and then both are short vectors, so
-    that the differences of squares lose little.
+    that the differences of squares lose little. Rows whose exponents to a whole block of columns are provably below
+    `floor` are skipped; -inf skips nothing.
     """
     n_scales = len(scales)
     stride = sums.shape[2]
     moved = np.empty(_ROWS_AT_ONCE * d, packed_a.dtype)
     moved_norms = np.empty(_ROWS_AT_ONCE, packed_a.dtype)
     shift = np.empty(d, packed_a.dtype)
+    needed = np.empty(_ROWS_AT_ONCE // ROWS, np.bool_)
     for tile in range(tiles.shape[0]):
         row_0, row_1, panel_0, panel_1, kind = tiles[tile]
         rows = row_0
@@ -94,9 +117,15 @@ def sum_tiles(
                 recentre(packed_a, offsets_a, rows // width, rows_end // width, width, shift, moved, moved_norms)
                 weights = weights_a[rows:rows_end]
                 flat, mirror = sums[parts_b[block_b]].reshape(-1), sums[parts_a[block_a]].reshape(-1)
+                for row in range(0, rows_end - rows, ROWS):
+                    needed[row // ROWS] = (
+                        floor == -np.inf or nearest_exponent(moved_norms, row, radii_b[block_b]) >= floor
+                    )
                 for panels in range(first, last, _PANELS_AT_ONCE):
                     panels_end = min(panels + _PANELS_AT_ONCE, last)
                     for row in range(0, rows_end - rows, ROWS):
+                        if not needed[row // ROWS]:
+                            continue
                         if kind == MIRROR:
                             tile_rows_and_columns(
                                 moved, moved_norms, weights, packed_b, norms_b, weights_b, d, row, panels, panels_end,
@@ -119,7 +148,7 @@ def sum_tiles(
 @strict_kernel
 def max_tiles(
     tiles, width, packed_a, offsets_a, weights_a, centres_a, panel_block_a, packed_b, norms_b, weights_b, centres_b,
-    panel_block_b, scale, d, scales, maxima,
+    panel_block_b, radii_b, scale, d, scales, maxima,
 ):  # fmt: skip
     """Raise `maxima` (rows,) to the largest exponents to base 2 (of the first bandwidth) in the tiles."""
     moved = np.empty(width * d, packed_a.dtype)
@@ -166,17 +195,20 @@ def run_tiles(
     workers: Workers,
     progress: Progress | None = None,
     parts: npt.NDArray[np.int64] | None = None,
+    floor: float = -math.inf,
 ) -> None:
     """Add the tiles to `sums` (S, H, rows of a); `progress` is told the number of pairs done.
 
     `parts` says, for each block of b (and then of a, which is b), which of the S sums it counts to: the first for None.
+    Exponents to base 2 (of the widest bandwidth) below `floor` may be left out.
     """
     check_extent(a, b, scale)
     parts_b = np.zeros(len(b.centres), np.int64) if parts is None else parts
     parts_a = parts_b if a is b else np.zeros(len(a.centres), np.int64)
+    lowest = floor / float(scales.min())
 
     def work(tiles: Tiles) -> None:
-        sum_tiles(tiles, a.width, *a.as_rows, *b.as_columns, scale, a.d, scales, parts_a, parts_b, sums)
+        sum_tiles(tiles, a.width, *a.as_rows, *b.as_columns, scale, a.d, scales, lowest, parts_a, parts_b, sums)
 
     def done(tiles: Tiles) -> None:
         if progress is not None:
@@ -186,16 +218,6 @@ def run_tiles(
         workers.run(work, batches(tiles, a.width), done)
 
 
-def base_scale(h: float) -> float:
-    """Factor after which squared distances are exponents to base 2."""
-    return math.sqrt(0.5 * math.log2(math.e)) / h
-
-
-def relative_scales(h: npt.NDArray[np.float64], precision: str) -> FloatArray:
-    """Factors of those exponents for each bandwidth, relative to the first."""
-    return ((h[0] / h) ** 2).astype(precision)
-
-
 def log_sums_within(
     x: FloatArray,
     h: npt.NDArray[np.float64],
@@ -203,6 +225,7 @@ def log_sums_within(
     groups: npt.NDArray[np.int64] | None = None,
     *,
     precision: str = "float64",
+    skip: float = 0.0,
     jobs: int | None = None,
     workers: Workers | None = None,
     progress: Progress | None = None,
@@ -217,6 +240,9 @@ def log_sums_within(
         Non-negative, not all zero.
     groups : (N,) or None
         Whole numbers; environments of different groups do not see each other.
+    skip : float
+        Blocks may be left out where they provably add less than this share to any p; 0 leaves out nothing. (Without
+        weights, p >= 1: terms below skip / N cannot add more. With weights nothing is left out.)
 
     Returns
     -------
@@ -228,10 +254,11 @@ def log_sums_within(
     top = 1.0 if weights is None else float(weights.max())
     relative = None if weights is None else weights / top
     with use_workers(workers, jobs) as pool:
-        packed = pack_rows(x, members, scale, relative, precision, pool, "x")
+        packed, precision = pack_precisely(x, members, h, relative, precision, pool, "x")
         sums = np.zeros((1, len(h), len(packed.rows)))
         scales = relative_scales(h, precision)
-        run_tiles(plan_symmetric(packed), packed, packed, scale, scales, sums, pool, progress)
+        floor = math.log2(skip / n) if skip > 0.0 and weights is None else -math.inf
+        run_tiles(plan_symmetric(packed), packed, packed, scale, scales, sums, pool, progress, floor=floor)
         real = packed.rows >= 0
         out = np.empty((len(h), n))
         out[:, packed.rows[real]] = sums[0][:, real]
@@ -253,34 +280,35 @@ def log_sums_by_part(
     h: npt.NDArray[np.float64],
     parts: npt.NDArray[np.int64],
     *,
+    y: FloatArray | None = None,
     precision: str = "float64",
     jobs: int | None = None,
     workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.float64]:
-    """ln of the sum over each part of a set, for every environment of the set: (S, H, N) in one pass over its pairs.
+    """ln of the sum over each part of a set x, for every row of y, or of x: (S, H, n) in one pass over all pairs.
 
-    `parts` (N,) holds whole numbers 0 .. S - 1, each at least once. Their log-sum-exp over S is `log_sums_within`.
+    `parts` (N,) holds whole numbers 0 .. S - 1, each at least once. Their log-sum-exp over S is ln p over the whole.
     """
     members = _members(parts, len(x))
-    scale = base_scale(h[0])
+    scale, asked = base_scale(h[0]), x if y is None else y
     with use_workers(workers, jobs) as pool:
-        packed = pack_rows(x, members, scale, None, precision, pool, "x")
-        sums = np.zeros((len(members), len(h), len(packed.rows)))
-        part_of_block = np.repeat(np.arange(len(members)), np.diff(packed.group_blocks))
-        scales = relative_scales(h, precision)
-        rounds = plan_symmetric(packed, across=True)
-        run_tiles(rounds, packed, packed, scale, scales, sums, pool, progress, part_of_block)
-        real = packed.rows >= 0
-        out = np.empty((len(members), len(h), len(x)))
-        out[:, :, packed.rows[real]] = sums[:, :, real]
-        del sums, packed
-        _finish(out, x, x, members, h, None, precision, pool)
+        b, precision = pack_precisely(x, members, h, None, precision, pool, "x", len(asked))
+        a = b if y is None else pack_rows(y, [np.arange(len(y))], scale, None, precision, pool, "y")
+        sums = np.zeros((len(members), len(h), len(a.rows)))
+        part_of_block = np.repeat(np.arange(len(members)), np.diff(b.group_blocks))
+        rounds = plan_symmetric(b, across=True) if y is None else [row_tiles(a, b)]
+        run_tiles(rounds, a, b, scale, relative_scales(h, precision), sums, pool, progress, part_of_block)
+        real = a.rows >= 0
+        out = np.empty((len(members), len(h), len(asked)))
+        out[:, :, a.rows[real]] = sums[:, :, real]
+        del sums, a, b
+        _finish(out, asked, x, members, h, None, precision, pool)
     return out
 
 
 @dataclass(frozen=True)
-class Reference:
+class PackedReference:
     """A set that others are compared with, packed once."""
 
     x: FloatArray  #: rows of positive weight
@@ -293,9 +321,9 @@ class Reference:
     @classmethod
     def pack(
         cls, x: FloatArray, h: npt.NDArray[np.float64], weights: npt.NDArray[np.float64] | None, precision: str,
-        workers: Workers,
-    ) -> Reference:  # fmt: skip
-        """Pack the rows of positive weight; there must be one.
+        workers: Workers, partners: int,
+    ) -> PackedReference:  # fmt: skip
+        """Pack the rows of positive weight (there must be one), to be compared with about so many partners.
 
         Raises
         ------
@@ -306,7 +334,8 @@ class Reference:
             x, weights = x[weights > 0.0], weights[weights > 0.0]
         top = 1.0 if weights is None else float(weights.max())
         relative = None if weights is None else weights / top
-        packed = pack_rows(x, [np.arange(len(x))], base_scale(h[0]), relative, precision, workers, "the reference")
+        all_rows = [np.arange(len(x))]
+        packed, precision = pack_precisely(x, all_rows, h, relative, precision, workers, "the reference", partners)
         return cls(x, h, relative, math.log(top), packed, precision)
 
     def sums(self, y: FloatArray, workers: Workers, progress: Progress | None = None) -> npt.NDArray[np.float64]:
@@ -344,7 +373,7 @@ def log_sums_against(
     if len(y) == 0 or len(x) == 0 or (weights is not None and not weights.any()):
         return np.full((len(h), len(y)), -np.inf)
     with use_workers(workers, jobs) as pool:
-        return Reference.pack(x, h, weights, precision, pool).log_sums(y, pool, progress)
+        return PackedReference.pack(x, h, weights, precision, pool, len(y)).log_sums(y, pool, progress)
 
 
 def _finish(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ def pack(x, rows, first, last, width, centres, panel_block, scale, packed, norms
             else:
                 for c in range(d):
                     packed[at + c * width + lane] = (x[i, c] - centre[c]) * scale
-                    value = float(packed[at + c * width + lane])
+                    value = np.float64(packed[at + c * width + lane])  # float() would keep it single
                     norm += value * value
             norms[q * width + lane] = norm
 
@@ -116,6 +117,7 @@ class Packed:
     rows: npt.NDArray[np.int64]  #: (n_panels * width,) index into the input, -1 for padding
     centres: npt.NDArray[np.float64]  #: (n_blocks, d)
     panel_block: npt.NDArray[np.int64]  #: (n_panels,) block of each panel
+    radii: npt.NDArray[np.float64]  #: (n_blocks,) largest scaled distance of a member from the centre
     block_panels: npt.NDArray[np.int64]  #: (n_blocks + 1,) first panel of each block
     group_blocks: npt.NDArray[np.int64]  #: (n_groups + 1,) first block of each group
     d: int
@@ -133,7 +135,7 @@ class Packed:
     @property
     def as_columns(self) -> tuple[np.ndarray, ...]:
         """What tiles read of their columns."""
-        return self.panels, self.norms, self.weights, self.centres, self.panel_block
+        return self.panels, self.norms, self.weights, self.centres, self.panel_block, self.radii
 
 
 def pack_rows(
@@ -144,8 +146,9 @@ def pack_rows(
     dtype: npt.DTypeLike,
     workers: Workers,
     name: str,
+    rng: np.random.Generator | None = None,
 ) -> Packed:
-    """Pack the rows of x that each group names.
+    """Pack the rows of x that each group names; in random order within each block where `rng` is given.
 
     Raises
     ------
@@ -174,6 +177,10 @@ def pack_rows(
 
     workers.run(place, split_by_cost(map(len, groups), ROWS_PER_TASK))
     real = rows >= 0
+    if rng is not None:
+        for first, last in pairwise((block_panels * width).tolist()):
+            block = rows[first:last]
+            rng.shuffle(block[: np.count_nonzero(block >= 0)])
     centres = np.empty((len(block_panels) - 1, d))
     workers.run(
         lambda part: block_means(x, rows, block_panels * width, part[0], part[1], centres),
@@ -189,7 +196,10 @@ def pack_rows(
     offsets = np.where(real, 0.0, np.inf).astype(dtype)
     row_weights = np.zeros(n_panels * width, dtype)
     row_weights[real] = 1.0 if weights is None else weights[rows[real]]
-    return Packed(packed, norms, offsets, row_weights, rows, centres, panel_block, block_panels, group_blocks, d, width)
+    radii = np.sqrt(np.maximum.reduceat(np.where(real, norms, 0.0), block_panels[:-1] * width))
+    return Packed(
+        packed, norms, offsets, row_weights, rows, centres, panel_block, radii, block_panels, group_blocks, d, width
+    )  # fmt: skip
 
 
 def neighbours_together(
@@ -221,3 +231,67 @@ def block_count(n_rows: int) -> int:
     if n_rows <= 512:
         return 1
     return min(1024, max(4, 1 << math.ceil(math.log2(n_rows / 1024))))
+
+
+def exponent_error(packed: Packed, exponent: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64] | float:
+    """Bound of the rounding error of exponents as large as `exponent` (to base 2, <= 0) against a packed set.
+
+    The exponent is 2 a.b - a.a - b.b with a and b taken relative to the centre of the block of b. Each product of
+    length d is off by at most (d + 8) units in the last place of what is added up, copying and moving included.
+    """
+    unit = 0.5 * float(np.finfo(packed.panels.dtype).eps)
+    longest = math.sqrt(float(packed.norms[packed.rows >= 0].max()))
+    return 2.0 * (packed.d + 8) * unit * ((np.sqrt(-np.asarray(exponent)) + longest) ** 2 + longest**2)
+
+
+#: Below so many environments single precision saves nothing worth having.
+SMALL = 4096
+
+#: Error of H, nats, that ``precision="auto"`` allows single precision to make.
+ALLOWED_ERROR = 1e-6
+
+
+def expected_error(packed: Packed, steepest: float) -> float:
+    """Error of H, nats, to expect from single precision: its rounding times the mean squared length of packed rows.
+
+    `steepest` is the largest factor of the exponents. On bulk, molecules, melts and extreme pressures, at bandwidths
+    from 0.003 to 0.06, the error found was 0.75 times this at most, mostly a tenth.
+    """
+    return 2.0**-24 * steepest * float(packed.norms[packed.rows >= 0].mean())
+
+
+def pack_precisely(
+    x: FloatArray,
+    groups: list[npt.NDArray[np.int64]],
+    h: npt.NDArray[np.float64],
+    weights: FloatArray | None,
+    precision: str,
+    workers: Workers,
+    name: str,
+    partners: int | None = None,
+) -> tuple[Packed, str]:
+    """`pack_rows` in the precision asked for, and which it is; for ``auto``, the fastest whose error is allowed.
+
+    `partners` is the number of rows that x will be compared with, where it is not x.
+    """
+    scale = base_scale(h[0])
+    if precision != "auto":
+        return pack_rows(x, groups, scale, weights, precision, workers, name), precision
+    if len(x) * (len(x) if partners is None else partners) >= SMALL**2:
+        try:
+            packed = pack_rows(x, groups, scale, weights, "float32", workers, name)
+        except ValueError:  # too wide for single precision
+            packed = None
+        if packed is not None and expected_error(packed, float((h[0] / h.min()) ** 2)) <= ALLOWED_ERROR:
+            return packed, "float32"
+    return pack_rows(x, groups, scale, weights, "float64", workers, name), "float64"
+
+
+def base_scale(h: float) -> float:
+    """Factor after which squared distances are exponents to base 2."""
+    return math.sqrt(0.5 * math.log2(math.e)) / h
+
+
+def relative_scales(h: npt.NDArray[np.float64], precision: str) -> FloatArray:
+    """Factors of those exponents for each bandwidth, relative to the first."""
+    return ((h[0] / h) ** 2).astype(precision)

@@ -166,6 +166,15 @@ def _emit(builder: ir.IRBuilder, context: Any, signature: Any, args: Any, mode: 
                 old = builder.load(pointer)
                 builder.store(builder.select(builder.fcmp_ordered(">", top, old), top, old), pointer)
             return
+        if mode == "exponents":
+            for r in range(ROWS):
+                start = builder.add(
+                    builder.mul(builder.add(sums_at, ir.Constant(intp, r)), stride),
+                    builder.mul(builder.sub(panel, first), width),
+                )
+                for v in vectors:
+                    store_vector(builder, t[r][v], sums, offset(start, v * lanes), size)
+            return
         w_b = [load_vector(builder, weights_b, offset(column, v * lanes), vtype, size) for v in vectors]
         with for_range_slice(builder, ir.Constant(intp, 0), n_scales, ir.Constant(intp, 1), intp) as (h, _):
             scale = scalar(scales, h)
@@ -232,6 +241,11 @@ def _plain_tile(mode: str) -> Any:
                 out = sums[sums_at : sums_at + ROWS]
                 out[:] = np.maximum(out, t.max(axis=1))
                 continue
+            if mode == "exponents":
+                for r in range(ROWS):
+                    at = (sums_at + r) * stride + (panel - first) * width
+                    sums[at : at + width] = t[r]
+                continue
             for h in range(n_scales):
                 k = np.exp2(np.maximum(scales[h] * t, lowest))
                 sums[h * stride + sums_at : h * stride + sums_at + ROWS] += k @ weights_b[cols]
@@ -254,3 +268,6 @@ tile_rows_and_columns = _make("both")
 
 #: Raise ``sums[sums_at + r]`` to the largest exponent of rows ``row + r`` over panels [first, last).
 tile_row_maxima = _make("max")
+
+#: Store the exponents of rows ``row + r`` over panels [first, last) at ``sums[(sums_at + r) * stride:]``.
+tile_exponents = _make("exponents")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,19 @@ import numpy.typing as npt
 
 from quests_zenn._core.arrays import as_bandwidths, as_codes, as_matrix, as_weights
 from quests_zenn._core.checks import one_of
-from quests_zenn._core.parallel import Workers
+from quests_zenn._core.parallel import Workers, use_workers
+from quests_zenn.entropy import _torch
 from quests_zenn.entropy._engine import log_sums_against, log_sums_within
+from quests_zenn.entropy._packing import base_scale, exponent_error, pack_rows
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
 
-PRECISIONS = ("float64", "float32")
+PRECISIONS = ("auto", "float64", "float32")
+
+#: Share of any p that blocks may add at most to be left out: below the rounding of the sums themselves.
+SKIP = 1e-14
+
+#: dH from which on an environment counts as novel, nats.
+DEFAULT_EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,8 @@ def entropy(
     *,
     weights: npt.ArrayLike | None = None,
     labels: npt.ArrayLike | None = None,
-    precision: str = "float64",
+    precision: str = "auto",
+    device: str = "cpu",
     jobs: int | None = None,
 ) -> Any:
     """Information entropy ``H = -(1/N) sum_i ln(p(x_i) / N)``, exact, in nats; ``0 <= H <= ln N``.
@@ -59,9 +69,12 @@ def entropy(
         Multiplicities: a weight of 2 counts as that row given twice. The sum of the weights replaces N.
     labels : array_like, shape (N,), optional
         Environments with different labels do not resemble each other (K = 0), such as atoms of different elements.
-    precision : {"float64", "float32"}
+    precision : {"auto", "float64", "float32"}
         Arithmetic of the sums. float64 is exact to about 1e-12. float32 is about twice as fast; at h = 0.015 it errs
         by up to 1e-5 nats in H and 1e-3 in a single dH (measured on sets of bulk, molecules and extreme pressures).
+        auto takes float32 where there are many environments and the error of H stays below 1e-6 nats.
+    device : str
+        "cpu", or "cuda", "cuda:1", ...: sums run on that device through torch (extra: zenn), to the same precision.
     jobs : int or None
         Threads; None for all available cores. The result is the same bits for any number.
 
@@ -78,7 +91,7 @@ def entropy(
     ----------
     D. Schwalbe-Koda et al., Nat. Commun. 16 (2025) 4014.
     """
-    return get_all_metrics(x, h, weights=weights, labels=labels, precision=precision, jobs=jobs)[0]
+    return get_all_metrics(x, h, weights=weights, labels=labels, precision=precision, device=device, jobs=jobs)[0]
 
 
 def diversity(
@@ -87,14 +100,15 @@ def diversity(
     *,
     weights: npt.ArrayLike | None = None,
     labels: npt.ArrayLike | None = None,
-    precision: str = "float64",
+    precision: str = "auto",
+    device: str = "cpu",
     jobs: int | None = None,
 ) -> Any:
     """Diversity D = ln sum_i 1 / p(x_i), exact, in nats: the logarithm of the number of distinct environments.
 
     Parameters, returns and errors are those of `entropy`.
     """
-    return get_all_metrics(x, h, weights=weights, labels=labels, precision=precision, jobs=jobs)[1]
+    return get_all_metrics(x, h, weights=weights, labels=labels, precision=precision, device=device, jobs=jobs)[1]
 
 
 def get_all_metrics(
@@ -103,7 +117,9 @@ def get_all_metrics(
     *,
     weights: npt.ArrayLike | None = None,
     labels: npt.ArrayLike | None = None,
-    precision: str = "float64",
+    precision: str = "auto",
+    device: str = "cpu",
+    skip: float = SKIP,
     jobs: int | None = None,
     workers: Workers | None = None,
     progress: Callable[[int], None] | None = None,
@@ -112,8 +128,10 @@ def get_all_metrics(
 
     Parameters
     ----------
-    x, h, weights, labels, precision, jobs
+    x, h, weights, labels, precision, device, jobs
         See `entropy`.
+    skip : float
+        Work may be left out where it provably adds less than this share to any p; 0 leaves out nothing.
     workers : Workers or None
         Threads to use instead of new ones.
     progress : callable or None
@@ -135,16 +153,25 @@ def get_all_metrics(
     multiplicity = as_weights(weights, len(matrix))
     one_of(precision, "precision", PRECISIONS)
     groups = as_codes(labels, len(matrix), "labels")
-    log_p = log_sums_within(
-        matrix,
-        bandwidths,
-        multiplicity,
-        groups,
-        precision=precision,
-        jobs=jobs,
-        workers=workers,
-        progress=progress,
-    )
+    if not 0.0 <= skip <= 1e-3:
+        raise ValueError(f"skip must lie between 0 and 0.001, got {skip!r}")
+    if device != "cpu":
+        on_device = _on_device(precision)
+        log_p = _torch.log_sums_within(
+            matrix, bandwidths, multiplicity, groups, precision=on_device, device=device, progress=progress
+        )
+    else:
+        log_p = log_sums_within(
+            matrix,
+            bandwidths,
+            multiplicity,
+            groups,
+            precision=precision,
+            skip=skip,
+            jobs=jobs,
+            workers=workers,
+            progress=progress,
+        )
     h_, d_ = _summaries(log_p, multiplicity)
     dh = np.subtract(0.0, log_p, out=log_p)  # not the negative: no one wants to read -0.0
     return (float(h_[0]), float(d_[0]), dh[0]) if single else (h_, d_, dh)
@@ -156,7 +183,7 @@ def group_metrics(
     groups: npt.ArrayLike,
     *,
     labels: npt.ArrayLike | None = None,
-    precision: str = "float64",
+    precision: str = "auto",
     jobs: int | None = None,
     workers: Workers | None = None,
 ) -> GroupMetrics:
@@ -201,8 +228,10 @@ def delta_entropy(
     weights: npt.ArrayLike | None = None,
     y_labels: npt.ArrayLike | None = None,
     x_labels: npt.ArrayLike | None = None,
-    precision: str = "float64",
+    precision: str = "auto",
+    device: str = "cpu",
     jobs: int | None = None,
+    workers: Workers | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> npt.NDArray[np.float64]:
     """Differential entropy dH(y | X) = -ln sum_j K(y, x_j) of each row of y given the reference x, exact, in nats.
@@ -222,8 +251,10 @@ def delta_entropy(
         Weights of the reference.
     y_labels, x_labels : array_like, optional
         Labels (elements, say); only references with the label of y count, and dH = inf where there is none.
-    precision, jobs
+    precision, device, jobs
         See `entropy`.
+    workers : Workers or None
+        Threads to use instead of new ones.
     progress : callable or None
         Called with the number of pairs done since the last call.
 
@@ -240,42 +271,161 @@ def delta_entropy(
     ----------
     D. Schwalbe-Koda et al., Nat. Commun. 16 (2025) 4014.
     """
+    asked, reference, bandwidths, single = _two_sets(y, x, h)
+    given = as_weights(weights, len(reference))
+    one_of(precision, "precision", PRECISIONS)
+    if (y_labels is None) != (x_labels is None):
+        raise ValueError("y_labels and x_labels go together: give both or none")
+
+    def sums(mine: Any, theirs: Any, pool: Workers) -> npt.NDArray[np.float64]:
+        some = None if given is None else given[theirs]
+        if device != "cpu":
+            on_device = _on_device(precision)
+            return _torch.log_sums_against(
+                asked[mine], reference[theirs], bandwidths, some, precision=on_device, device=device, progress=progress
+            )
+        return log_sums_against(
+            asked[mine], reference[theirs], bandwidths, some, precision=precision, workers=pool, progress=progress
+        )
+
+    out = np.full((len(bandwidths), len(asked)), -np.inf)
+    with use_workers(workers, jobs) as pool:
+        if y_labels is None:
+            out = sums(slice(None), slice(None), pool)
+        else:
+            y_codes, x_codes = common_codes(y_labels, x_labels, len(asked), len(reference))
+            for code in np.unique(y_codes):
+                mine = y_codes == code
+                out[:, mine] = sums(mine, x_codes == code, pool)
+    np.subtract(0.0, out, out=out)
+    return out[0] if single else out
+
+
+def novelty(
+    y: npt.ArrayLike,
+    x: npt.ArrayLike,
+    h: float = DEFAULT_BANDWIDTH,
+    *,
+    eps: float = DEFAULT_EPS,
+    precision: str = "auto",
+    jobs: int | None = None,
+) -> float:
+    """Share of the environments y with ``dH(y | X) >= eps``: those that the reference x does not know.
+
+    Decided as in float64 whatever the precision: where rounding could change the answer, dH is computed again.
+
+    Parameters
+    ----------
+    y, x, h, precision, jobs
+        See `delta_entropy`.
+    eps : float
+        Threshold, nats.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        See `delta_entropy`.
+    """
+    return float(np.mean(is_novel(y, x, h, eps=eps, precision=precision, jobs=jobs)))
+
+
+def overlap(
+    y: npt.ArrayLike,
+    x: npt.ArrayLike,
+    h: float = DEFAULT_BANDWIDTH,
+    *,
+    eps: float = DEFAULT_EPS,
+    precision: str = "auto",
+    jobs: int | None = None,
+) -> float:
+    """Share of the environments y that the reference x knows, ``dH(y | X) < eps``: one minus the `novelty`."""
+    return 1.0 - novelty(y, x, h, eps=eps, precision=precision, jobs=jobs)
+
+
+def is_novel(
+    y: npt.ArrayLike,
+    x: npt.ArrayLike,
+    h: float = DEFAULT_BANDWIDTH,
+    *,
+    eps: float = DEFAULT_EPS,
+    y_labels: npt.ArrayLike | None = None,
+    x_labels: npt.ArrayLike | None = None,
+    precision: str = "auto",
+    jobs: int | None = None,
+    workers: Workers | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> npt.NDArray[np.bool_]:
+    """Whether dH of each row of y (n,) reaches `eps`, decided as in float64. See `novelty` and `delta_entropy`."""
+    asked, reference, bandwidths, single = _two_sets(y, x, h)
+    if not single:
+        raise ValueError("one bandwidth is needed to tell what is novel, got several")
+    if not math.isfinite(eps):
+        raise ValueError(f"eps must be finite, got {eps!r}")
+    with use_workers(workers, jobs) as pool:
+        dh = delta_entropy(
+            asked,
+            reference,
+            h,
+            y_labels=y_labels,
+            x_labels=x_labels,
+            precision=precision,
+            workers=pool,
+            progress=progress,
+        )
+        if precision != "float64":
+            bound = single_precision_bound(reference, bandwidths, pool)
+            unsure = np.flatnonzero(np.abs(dh - eps) <= bound)
+            if len(unsure):
+                mine = None if y_labels is None else np.asarray(y_labels)[unsure]
+                dh[unsure] = delta_entropy(
+                    asked[unsure], reference, h, y_labels=mine, x_labels=x_labels, precision="float64", workers=pool
+                )
+    novel: npt.NDArray[np.bool_] = dh >= eps
+    return novel
+
+
+def single_precision_bound(reference: npt.NDArray[np.floating], h: npt.NDArray[np.float64], workers: Workers) -> float:
+    """Bound of the error of a dH that single precision makes against a reference, nats, near dH = 0.
+
+    Terms below 2^-40 of the sum are left to their number; the others are off by the rounding of their exponents.
+    """
+    packed = pack_rows(reference, [np.arange(len(reference))], base_scale(h[0]), None, "float32", workers, "x")
+    return math.log(2.0) * float(exponent_error(packed, -40.0)) + len(reference) * 2.0**-40 + 1e-6
+
+
+def common_codes(
+    y_labels: npt.ArrayLike, x_labels: npt.ArrayLike | None, n: int, m: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Whole numbers for labels of two sets: the same number for the same label."""
+    assert x_labels is not None
+    as_codes(y_labels, n, "y_labels")
+    as_codes(x_labels, m, "x_labels")
+    both = [*np.asarray(y_labels).tolist(), *np.asarray(x_labels).tolist()]
+    place = {label: code for code, label in enumerate(dict.fromkeys(both))}
+    codes = np.array([place[label] for label in both])
+    return codes[:n], codes[n:]
+
+
+def _two_sets(
+    y: npt.ArrayLike, x: npt.ArrayLike, h: float | npt.ArrayLike
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating], npt.NDArray[np.float64], bool]:
+    """Both matrices, the bandwidths, and whether there is only one."""
     asked, reference = as_matrix(y, "y"), as_matrix(x, "x")
     if asked.shape[1] != reference.shape[1]:
         raise ValueError(
             f"y has {asked.shape[1]} components and x has {reference.shape[1]}: both must come from the same descriptor"
         )
-    bandwidths, single = as_bandwidths(h)
-    given = as_weights(weights, len(reference))
-    one_of(precision, "precision", PRECISIONS)
-    if (y_labels is None) != (x_labels is None):
-        raise ValueError("y_labels and x_labels go together: give both or none")
-    out = np.full((len(bandwidths), len(asked)), -np.inf)
-    with Workers(jobs) as workers:
-        if y_labels is None:
-            out = log_sums_against(
-                asked, reference, bandwidths, given, precision=precision, workers=workers, progress=progress
-            )
-        else:
-            as_codes(y_labels, len(asked), "y_labels")
-            as_codes(x_labels, len(reference), "x_labels")
-            both = [*np.asarray(y_labels).tolist(), *np.asarray(x_labels).tolist()]
-            place = {label: code for code, label in enumerate(dict.fromkeys(both))}
-            codes = np.array([place[label] for label in both])
-            y_codes, x_codes = codes[: len(asked)], codes[len(asked) :]
-            for code in np.unique(y_codes):
-                mine, theirs = y_codes == code, x_codes == code
-                out[:, mine] = log_sums_against(
-                    asked[mine],
-                    reference[theirs],
-                    bandwidths,
-                    None if given is None else given[theirs],
-                    precision=precision,
-                    workers=workers,
-                    progress=progress,
-                )
-    np.subtract(0.0, out, out=out)
-    return out[0] if single else out
+    return asked, reference, *as_bandwidths(h)
+
+
+def _on_device(precision: str) -> str:
+    """Arithmetic on a device: there single precision errs by less than 1e-7 nats in H."""
+    return "float32" if precision == "auto" else precision
 
 
 def _summaries(

@@ -663,8 +663,8 @@ def test_groups_may_be_labels_of_any_kind() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float16", "single", "", None, 32])
-def test_precision_is_one_of_two(precision: Any) -> None:
-    sentence = r"precision must be one of float64, float32, got "
+def test_precision_is_one_of_three(precision: Any) -> None:
+    sentence = r"precision must be one of auto, float64, float32, got "
     for metric in ONE_SET:
         with pytest.raises(ValueError, match=sentence):
             metric(X, 0.5, precision=precision)

@@ -1,0 +1,162 @@
+"""The mean of a function of p over a set, from samples of environments and of references, with an error that is true.
+
+Sums over a random sample of references S_0 < S_1 < ... < S_L (the whole set), each 30 times as large as the one before,
+give p_0(y), p_1(y), ..., p_L(y) = p(y) for any y. With f_l = f(p_l), the mean over the set is
+
+    mean f_L = mean f_0 + mean (f_1 - f_0) + ... + mean (f_L - f_{L-1})
+
+and each of these means is estimated from a random sample of environments of its own. The first needs many, but each
+is cheap; the last is dear, but its terms are small and a few are enough. Nothing is lost on the way: given the samples
+of references, whatever they are, every f_l is a fixed function, so that the estimate is unbiased for f of the *exact*
+p, the bias of the logarithm included, and its variance is the sum of the variances of independent means, which the
+samples tell. A shared sample of references adds no error of its own.
+
+The numbers of environments minimise the work for a given error (M. B. Giles, Oper. Res. 56 (2008) 607).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from quests_zenn._core.parallel import Workers
+from quests_zenn.entropy._engine import PackedReference, Progress
+from quests_zenn.entropy._packing import FloatArray
+
+Array = npt.NDArray[np.float64]
+
+#: Each sample of references is this much larger than the one before ...
+GROWTH = 30
+#: ... and the first has at least so many.
+FEWEST_REFERENCES = 300
+
+#: Environments asked at each level before the rest is planned.
+PILOT = 1_000
+
+#: Work of one more environment beyond its pairs, in pairs: packing it.
+OVERHEAD = 2_000
+
+
+@dataclass
+class Level:
+    """Differences of f between two samples of references (or f itself, on the first level)."""
+
+    cost: float  #: pairs for one environment
+    evaluate: Callable[[npt.NDArray[np.int64]], Array]  #: environments (m,) to differences (F, m)
+    order: npt.NDArray[np.integer]  #: all environments, in the order in which they are asked
+    values: Array = field(default_factory=lambda: np.empty((0, 0)))
+
+    @property
+    def asked(self) -> int:
+        return int(self.values.shape[1])
+
+    def ask(self, m: int) -> None:
+        """Ask environments until m have been asked."""
+        if m > self.asked:
+            new = self.evaluate(self.order[self.asked : m].astype(np.int64))
+            self.values = new if self.asked == 0 else np.concatenate([self.values, new], axis=1)
+
+    def variances(self) -> Array:
+        """Variances of the differences (F,)."""
+        return self.values.var(axis=1, ddof=1) if self.asked > 1 else np.zeros(len(self.values))
+
+    def variance_of_mean(self) -> Array:
+        """Variances of their means over the set (F,), none left when all have been asked."""
+        return self.variances() * (1.0 / self.asked - 1.0 / len(self.order))
+
+
+def reference_sizes(n: int) -> list[int]:
+    """Sizes of the samples of references, the whole set last."""
+    sizes = [n]
+    while sizes[0] // GROWTH >= FEWEST_REFERENCES:
+        sizes.insert(0, sizes[0] // GROWTH)
+    return sizes
+
+
+class SampledSums:
+    """p of environments of a set from a random sample of the others: p_l = 1 + (N - 1) / m sum_j K over m others."""
+
+    def __init__(
+        self, x: FloatArray, h: Array, members: npt.NDArray[np.integer], precision: str, workers: Workers
+    ) -> None:
+        self.x, self.h, self.workers = x, h, workers
+        self.members = np.sort(members)
+        n = len(x)
+        self.whole = len(members) == n
+        sample = x if self.whole else x[self.members]
+        self.reference = PackedReference.pack(sample, h, None, precision, workers, n)
+        self.exact: PackedReference | None = None
+        self.sample = sample
+
+    def __call__(self, queries: npt.NDArray[np.integer], progress: Progress | None = None) -> Array:
+        """p (H, m), the environment itself counted exactly."""
+        n, m = len(self.x), len(self.members)
+        if self.whole:
+            return np.maximum(self.reference.sums(self.x[queries], self.workers, progress), 1.0)
+        at = np.searchsorted(self.members, queries)
+        own = self.members[np.minimum(at, m - 1)] == queries
+        sums = np.empty((len(self.h), len(queries)))
+        if not own.all():
+            sums[:, ~own] = self.reference.sums(self.x[queries[~own]], self.workers, progress)
+        if own.any():
+            # its own term is taken out again, and the rest is scaled up: only float64 leaves enough of it
+            if self.exact is None:
+                self.exact = PackedReference.pack(self.sample, self.h, None, "float64", self.workers, len(queries))
+            sums[:, own] = np.maximum(self.exact.sums(self.x[queries[own]], self.workers) - 1.0, 0.0)
+        return 1.0 + (n - 1) / (m - own) * sums
+
+
+def estimate_means(levels: list[Level], targets: Array, most_work: float = np.inf) -> tuple[Array, Array] | None:
+    """Ask environments until the standard errors of the first ``len(targets)`` means reach their targets.
+
+    Returns the means (F,) and their standard errors (F,); None as soon as it is clear that this takes more work than
+    `most_work` pairs.
+    """
+    n = len(levels[0].order)
+
+    def errors() -> Array:
+        return np.sqrt(np.sum([level.variance_of_mean() for level in levels], axis=0))
+
+    for level in levels:
+        level.ask(min(n, PILOT))
+    while (missed := errors()[: len(targets)] > targets).any():
+        costs = [level.cost for level in levels]
+        plan = np.max(
+            [
+                allocate(np.array([level.variances()[f] for level in levels]), costs, float(targets[f]) ** 2, n)
+                for f in np.flatnonzero(missed)
+            ],
+            axis=0,
+        )
+        if plan @ costs > most_work:
+            return None
+        before = [level.asked for level in levels]
+        for level, m in zip(levels, plan.tolist(), strict=True):
+            level.ask(m)
+        if [level.asked for level in levels] == before:  # variances were underestimated when this was planned
+            for level in levels:
+                level.ask(min(n, level.asked + level.asked // 20 + 1))
+    return np.sum([level.values.mean(axis=1) for level in levels], axis=0), errors()
+
+
+def allocate(variances: Array, costs: list[float], target: float, n: int) -> npt.NDArray[np.int64]:
+    """Numbers of environments that reach a variance of the sum of means with the least work.
+
+    Sampling is without replacement: a level on which all `n` environments are asked has no error left.
+    """
+    cost = np.asarray(costs)
+    numbers = np.zeros(len(cost))
+    full = np.zeros(len(cost), bool)
+    while not full.all():
+        v, c = variances[~full], cost[~full]
+        room = target + v.sum() / n
+        numbers[~full] = np.sqrt(v / c) * np.sqrt(v * c).sum() / room
+        now = ~full & (numbers >= n)
+        if not now.any():
+            break
+        full |= now
+    numbers[full] = n
+    return np.minimum(n, np.ceil(numbers)).astype(np.int64)

@@ -1,0 +1,217 @@
+"""Nearest environments: exact, with the tiles of the engine."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
+
+from quests_zenn._core.jit import strict_kernel
+from quests_zenn._core.parallel import Workers, split_evenly
+from quests_zenn.entropy._engine import (
+    _PANELS_AT_ONCE,
+    _ROWS_AT_ONCE,
+    Progress,
+    check_extent,
+    nearest_exponent,
+    recentre,
+)
+from quests_zenn.entropy._packing import ROWS_PER_TASK, FloatArray, base_scale, exponent_error, pack_rows
+from quests_zenn.entropy._plan import Tiles, batches, count_pairs, row_tiles
+from quests_zenn.entropy._tile import ROWS, tile_exponents
+
+#: Candidates kept beyond those asked for when the search runs in single precision.
+SPARE = 8
+
+
+@strict_kernel
+def nearest_tiles(
+    tiles, width, packed_a, offsets_a, weights_a, centres_a, panel_block_a, packed_b, norms_b, weights_b, centres_b,
+    panel_block_b, radii_b, scale, d, scales, block_panels, visits, rows_a, rows_b, same, best, found,
+):  # fmt: skip
+    """Keep the largest exponents of each row in `best` (rows, m), sorted, and the columns they come from in `found`.
+
+    Blocks of columns are visited in the order of ``visits[block of the row]``, near ones first, so that most rows know
+    their neighbours early; blocks that provably hold nothing nearer are passed over. With `same`, a row does not count
+    itself.
+    """
+    m = best.shape[1]
+    moved = np.empty(_ROWS_AT_ONCE * d, packed_a.dtype)
+    moved_norms = np.empty(_ROWS_AT_ONCE, packed_a.dtype)
+    shift = np.empty(d, packed_a.dtype)
+    needed = np.empty(_ROWS_AT_ONCE // ROWS, np.bool_)
+    stride = _PANELS_AT_ONCE * width
+    exponents = np.empty(ROWS * stride, packed_a.dtype)
+    for tile in range(tiles.shape[0]):
+        row_0, row_1, _, _, _ = tiles[tile]
+        rows = row_0
+        while rows < row_1:
+            block_a = panel_block_a[rows // width]
+            rows_end = rows + width
+            while rows_end < min(row_1, rows + _ROWS_AT_ONCE) and panel_block_a[rows_end // width] == block_a:
+                rows_end += width
+            for block_b in visits[block_a]:
+                first, last = block_panels[block_b], block_panels[block_b + 1]
+                for c in range(d):
+                    shift[c] = (centres_a[block_a, c] - centres_b[block_b, c]) * scale
+                recentre(packed_a, offsets_a, rows // width, rows_end // width, width, shift, moved, moved_norms)
+                for row in range(0, rows_end - rows, ROWS):
+                    worst = best[rows + row, m - 1]
+                    for r in range(1, ROWS):
+                        worst = min(worst, best[rows + row + r, m - 1])
+                    needed[row // ROWS] = nearest_exponent(moved_norms, row, radii_b[block_b]) > worst
+                for panels in range(first, last, _PANELS_AT_ONCE):
+                    panels_end = min(panels + _PANELS_AT_ONCE, last)
+                    columns = (panels_end - panels) * width
+                    for row in range(0, rows_end - rows, ROWS):
+                        if not needed[row // ROWS]:
+                            continue
+                        tile_exponents(
+                            moved, moved_norms, weights_a, packed_b, norms_b, weights_b, d, row, panels, panels_end,
+                            scales, 1, exponents, 0, stride, exponents, 0,
+                        )  # fmt: skip
+                        for r in range(ROWS):
+                            i = rows + row + r
+                            worst = best[i, m - 1]
+                            above = 0
+                            for j in range(r * stride, r * stride + columns):
+                                above += exponents[j] > worst
+                            if above == 0:
+                                continue
+                            for j in range(columns):
+                                t = exponents[r * stride + j]
+                                if not t > best[i, m - 1]:
+                                    continue
+                                column = panels * width + j
+                                if same and rows_a[i] == rows_b[column]:
+                                    continue
+                                at = m - 1
+                                while at > 0 and t > best[i, at - 1]:
+                                    best[i, at] = best[i, at - 1]
+                                    found[i, at] = found[i, at - 1]
+                                    at -= 1
+                                best[i, at] = t
+                                found[i, at] = column
+            rows = rows_end
+
+
+@strict_kernel
+def sort_by_distance(y, x, first, last, candidates, distances):
+    """Distances of rows [first, last) of y to their candidates (n, m), sorted; of equal ones the lower index first."""
+    d, m = y.shape[1], candidates.shape[1]
+    for i in range(first, last):
+        for k in range(m):
+            j = candidates[i, k]
+            total = 0.0
+            for c in range(d):
+                apart = np.float64(y[i, c]) - np.float64(x[j, c])
+                total += apart * apart
+            at = k
+            while at > 0 and (
+                total < distances[i, at - 1] or (total == distances[i, at - 1] and j < candidates[i, at - 1])
+            ):
+                distances[i, at] = distances[i, at - 1]
+                candidates[i, at] = candidates[i, at - 1]
+                at -= 1
+            distances[i, at] = total
+            candidates[i, at] = j
+        for k in range(m):
+            distances[i, k] = math.sqrt(distances[i, k])
+
+
+def nearest(
+    y: FloatArray,
+    x: FloatArray,
+    n: int,
+    *,
+    same: bool = False,
+    precision: str = "float64",
+    workers: Workers,
+    progress: Progress | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The n nearest rows of x for each row of y, exact: indices and distances (len(y), n), nearest first.
+
+    Parameters
+    ----------
+    n : int
+        At most the number of rows that there are.
+    same : bool
+        y is x, and no row is its own neighbour.
+    precision : {"float64", "float32"}
+        Arithmetic of the search. Distances are float64 always. In single precision some more candidates are kept, and
+        rows for which rounding might have hidden a neighbour are searched again in float64.
+    """
+    indices = np.zeros((len(y), n), np.int64)
+    distances = np.zeros((len(y), n))
+    if n == 0 or len(y) == 0:
+        return indices, distances
+    spare = 0 if precision == "float64" else SPARE
+    kept = min(n + spare, len(x) - same)
+    # exponents must neither overflow nor vanish: the unit of length is the width of the set
+    scale = base_scale(max(float(np.ptp(x, axis=0).max()), float(np.ptp(y, axis=0).max()), 1e-300))
+    b = pack_rows(x, [np.arange(len(x))], scale, None, precision, workers, "x")
+    a = b if same else pack_rows(y, [np.arange(len(y))], scale, None, precision, workers, "y")
+    check_extent(a, b, scale)
+    best = np.full((len(a.rows), kept), -np.inf, precision)
+    found = np.full((len(a.rows), kept), -1, np.int64)
+    best[a.rows < 0] = np.inf  # padding looks for nothing
+    scales = np.ones(1, precision)
+    visits = np.argsort(cdist(a.centres, b.centres), axis=1, kind="stable")
+
+    def work(tiles: Tiles) -> None:
+        nearest_tiles(
+            tiles,
+            a.width,
+            *a.as_rows,
+            *b.as_columns,
+            scale,
+            a.d,
+            scales,
+            b.block_panels,
+            visits,
+            a.rows,
+            b.rows,
+            same,
+            best,
+            found,
+        )
+
+    def done(tiles: Tiles) -> None:
+        if progress is not None:
+            progress(count_pairs(tiles, a.width))
+
+    workers.run(work, batches(row_tiles(a, b), a.width), done)
+    real = a.rows >= 0
+    candidates = np.empty((len(y), kept), np.int64)
+    candidates[a.rows[real]] = b.rows[found[real]]
+    lengths = np.empty((len(y), kept))
+    workers.run(
+        lambda part: sort_by_distance(y, x, part[0], part[1], candidates, lengths),
+        split_evenly(len(y), ROWS_PER_TASK),
+    )
+    indices[:], distances[:] = candidates[:, :n], lengths[:, :n]
+    if kept < len(x) - same and precision != "float64":
+        last = np.empty(len(y))
+        last[a.rows[real]] = best[real, -1]
+        nth = -((distances[:, -1] * scale) ** 2)
+        unsure = np.flatnonzero(nth < last + np.asarray(exponent_error(b, np.minimum(nth, last))))
+        if len(unsure):
+            mine = nearest_of_rows(y, x, unsure, n, same, workers)
+            indices[unsure], distances[unsure] = mine
+    return indices, distances
+
+
+def nearest_of_rows(
+    y: FloatArray, x: FloatArray, rows: npt.NDArray[np.int64], n: int, same: bool, workers: Workers
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """`nearest` in float64 for some rows of y. With `same`, each is found once more among x, and dropped."""
+    more = n + same
+    indices, distances = nearest(y[rows], x, min(more, len(x)), workers=workers)
+    if not same:
+        return indices, distances
+    own = indices == rows[:, None]
+    own[~own.any(axis=1), -1] = True  # hidden behind copies of itself: any of them stands for it
+    keep = ~own
+    return indices[keep].reshape(len(rows), n), distances[keep].reshape(len(rows), n)
