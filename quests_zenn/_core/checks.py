@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,11 @@ def bandwidth(value: Any) -> float:
     if not NARROWEST <= number <= WIDEST:
         raise ValueError(f"bandwidth must lie between {NARROWEST:g} and {WIDEST:g}, got {number!r}")
     return number
+
+
+def bandwidth_list(values: Iterable[Any]) -> list[float]:
+    """Each of the values as a bandwidth. See `bandwidth`."""
+    return [bandwidth(value) for value in values]
 
 
 def whole_number(value: Any, name: str, least: int) -> int:

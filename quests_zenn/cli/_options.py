@@ -99,15 +99,36 @@ bandwidth_option = click.option(
     help="Bandwidth in 1/Å [default: 0.015]; auto takes it from the volume per atom. Several: --bandwidth 0.015,0.03.",
 )  # fmt: skip
 
-run_options = _stack(
+precision_option = click.option(
+    "--precision", type=click.Choice(["auto", "float64", "float32"]), default="auto", show_default=True,
+    help="Arithmetic. auto: single where it is faster and errs by less than 1e-6 nats in H. "
+    "float32: also for descriptors and their storage.",
+)  # fmt: skip
+
+estimator_options = _stack(
     click.option(
-        "--precision", type=click.Choice(["float64", "float32"]), default="float64", show_default=True,
-        help="Arithmetic; float32 is about twice as fast and errs by up to 1e-5 nats in H, 1e-3 in a single dH.",
+        "--estimator", type=click.Choice(["auto", "exact", "sampled", "knn"]), default="auto", show_default=True,
+        help="How sums are done. auto: exact up to 50,000 environments, then sampled, with an error bar.",
     ),
+    click.option(
+        "--tolerance", type=PositiveFloat(), default=0.01, show_default=True,
+        help="Half-width of the 95% interval of H, nats, that samples aim at.",
+    ),
+)  # fmt: skip
+
+by_option = click.option(
+    "--by", metavar="KEY", help="Group frames by this key of their info (config_type, ...), by file, or by frame."
+)
+
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all samples.")
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only predict time and memory.")
+
+run_options = _stack(
+    precision_option,
     click.option("--jobs", type=click.IntRange(min=1), help="Threads [default: all cores]."),
-    click.option("--seed", type=int, help="Noted in the --json document; exact sums draw no random numbers."),
+    seed_option,
     click.option("--quiet", is_flag=True, help="Print no table, no progress and no warnings."),
-    click.option("--dry-run", is_flag=True, help="Only predict time and memory."),
 )  # fmt: skip
 
 output_options = _stack(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from quests_zenn.cli import _options
-
-if TYPE_CHECKING:
-    from quests_zenn.cli._run import EntropyRun
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,10 +17,17 @@ if TYPE_CHECKING:
     "-o", "--output", metavar="FILE", type=click.Path(),
     help="Write the frames as extended XYZ with dH per atom (scope: all environments of the run).",
 )  # fmt: skip
+@_options.by_option
+@click.option(
+    "--blocks", type=click.IntRange(2, 1000), metavar="NUMBER",
+    help="Also the error of H that remains from the correlation of frames: leaves out one block of them at a time.",
+)  # fmt: skip
+@_options.estimator_options
 @_options.output_options
 @_options.descriptor_options
 @_options.frame_options
 @_options.run_options
+@_options.dry_run_option
 @_options.version_option
 @_options.ends_well
 def entropy(files: tuple[str, ...], **options: Any) -> None:
@@ -38,10 +42,12 @@ def entropy(files: tuple[str, ...], **options: Any) -> None:
       quests-entropy traj.xyz@::10 --bandwidth 0.015,0.03,0.06
       quests-entropy run.lammpstrj --type-map 1=Cu,2=Zr --species blocks
       quests-entropy traj.xyz --per-frame --plot entropy.png -o scored.xyz
+      quests-entropy dataset.xyz --by config_type
+      quests-entropy million_atoms.xyz --tolerance 0.005
     """
     from quests_zenn.cli._run import EntropyRun
 
-    run: EntropyRun = EntropyRun.prepare(files, **options)
+    run = EntropyRun(files, options)
     if options["dry_run"]:
         run.predict()
     else:

@@ -8,6 +8,7 @@ import sys
 import click
 
 from quests_zenn.cli._options import version_option
+from quests_zenn.cli.density import bandwidth, compare, descriptors, dh, learning_curve, overlap
 from quests_zenn.cli.entropy import entropy
 from quests_zenn.cli.info import info
 
@@ -18,8 +19,8 @@ def main() -> None:
     """Information entropy of atomistic data."""
 
 
-main.add_command(entropy)
-main.add_command(info)
+for command in (entropy, descriptors, dh, overlap, compare, learning_curve, bandwidth, info):
+    main.add_command(command)
 
 
 def run(command: click.Command) -> None:

@@ -141,7 +141,8 @@ def nearest(
         y is x, and no row is its own neighbour.
     precision : {"float64", "float32"}
         Arithmetic of the search. Distances are float64 always. In single precision some more candidates are kept, and
-        rows for which rounding might have hidden a neighbour are searched again in float64.
+        rows for which rounding might have hidden a neighbour are searched again in float64. There, neighbours that are
+        closer than 1e-7 of the width of both sets may be taken for each other.
     """
     indices = np.zeros((len(y), n), np.int64)
     distances = np.zeros((len(y), n))
@@ -149,8 +150,11 @@ def nearest(
         return indices, distances
     spare = 0 if precision == "float64" else SPARE
     kept = min(n + spare, len(x) - same)
-    # exponents must neither overflow nor vanish: the unit of length is the width of the set
-    scale = base_scale(max(float(np.ptp(x, axis=0).max()), float(np.ptp(y, axis=0).max()), 1e-300))
+    # exponents must neither overflow nor vanish: the unit of length is the width of both sets together, and of equal
+    # rows what rounding leaves between them and their mean
+    low, high = np.minimum(x.min(axis=0), y.min(axis=0)), np.maximum(x.max(axis=0), y.max(axis=0))
+    rounding = 2.0**-52 * max(float(high.max()), -float(low.min()))
+    scale = base_scale(max(float((high - low).max()), rounding, 1e-300))
     b = pack_rows(x, [np.arange(len(x))], scale, None, precision, workers, "x")
     a = b if same else pack_rows(y, [np.arange(len(y))], scale, None, precision, workers, "y")
     check_extent(a, b, scale)
@@ -196,7 +200,7 @@ def nearest(
         last = np.empty(len(y))
         last[a.rows[real]] = best[real, -1]
         nth = -((distances[:, -1] * scale) ** 2)
-        unsure = np.flatnonzero(nth < last + np.asarray(exponent_error(b, np.minimum(nth, last))))
+        unsure = np.flatnonzero(nth < last + np.asarray(exponent_error(b, np.minimum(nth, last), a)))
         if len(unsure):
             mine = nearest_of_rows(y, x, unsure, n, same, workers)
             indices[unsure], distances[unsure] = mine

@@ -89,17 +89,40 @@ def project(x, members, direction, along):
 
 @kernel
 def block_means(x, rows, edges, first, last, means):
-    """Mean (d,) of the environments of each block [first, last); block b holds ``rows[edges[b] : edges[b + 1]]``."""
+    """Mean (d,) of the environments of each block [first, last); block b holds ``rows[edges[b] : edges[b + 1]]``.
+
+    Where some are a hundred times farther from it than most, of the nearer half only: an outlier must not drag the
+    centre away from those that have neighbours, whose distances would drown in the distance to the centre. (Alone
+    among n, it is n - 1 times as far from the mean as the others.)
+    """
+    d = x.shape[1]
     for b in range(first, last):
-        means[b] = 0.0
-        count = 0
-        for m in range(edges[b], edges[b + 1]):
-            if rows[m] >= 0:
-                count += 1
-                for c in range(x.shape[1]):
-                    means[b, c] += x[rows[m], c]
-        for c in range(x.shape[1]):
-            means[b, c] /= count
+        members = rows[edges[b] : edges[b + 1]]
+        squares = np.empty(len(members))
+        limit = np.inf
+        for _ in range(2):
+            means[b] = 0.0
+            count = 0
+            for m in range(len(members)):
+                if members[m] >= 0 and (limit == np.inf or squares[m] <= limit):
+                    count += 1
+                    for c in range(d):
+                        means[b, c] += x[members[m], c]
+            for c in range(d):
+                means[b, c] /= count
+            if limit < np.inf:
+                break
+            for m in range(len(members)):
+                squares[m] = np.inf  # padding, sorted to the end
+                if members[m] >= 0:
+                    squares[m] = 0.0
+                    for c in range(d):
+                        apart = x[members[m], c] - means[b, c]
+                        squares[m] += apart * apart
+            ordered = np.sort(squares)
+            if not ordered[count - 1] > min(1e4, 0.9 * (count - 1) ** 2) * ordered[count // 2]:
+                break
+            limit = ordered[count // 2]
 
 
 @dataclass
@@ -233,15 +256,20 @@ def block_count(n_rows: int) -> int:
     return min(1024, max(4, 1 << math.ceil(math.log2(n_rows / 1024))))
 
 
-def exponent_error(packed: Packed, exponent: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64] | float:
-    """Bound of the rounding error of exponents as large as `exponent` (to base 2, <= 0) against a packed set.
+def exponent_error(
+    packed: Packed, exponent: npt.NDArray[np.float64] | float, rows: Packed
+) -> npt.NDArray[np.float64] | float:
+    """Bound of the rounding error of exponents as large as `exponent` (to base 2, <= 0) of `rows` against a packed set.
 
     The exponent is 2 a.b - a.a - b.b with a and b taken relative to the centre of the block of b. Each product of
-    length d is off by at most (d + 8) units in the last place of what is added up, copying and moving included.
+    length d is off by at most (d + 8) units in the last place of what is added up, copying and moving included. Before
+    it is moved there, a is relative to the centre of its own block, and off by the rounding of that length.
     """
     unit = 0.5 * float(np.finfo(packed.panels.dtype).eps)
     longest = math.sqrt(float(packed.norms[packed.rows >= 0].max()))
-    return 2.0 * (packed.d + 8) * unit * ((np.sqrt(-np.asarray(exponent)) + longest) ** 2 + longest**2)
+    apart = np.sqrt(-np.asarray(exponent))
+    moved = 2.0 * unit * math.sqrt(float(rows.norms[rows.rows >= 0].max()))
+    return 2.0 * (packed.d + 8) * unit * ((apart + longest) ** 2 + longest**2) + (2.0 * apart + moved) * moved
 
 
 #: Below so many environments single precision saves nothing worth having.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.special import logsumexp
 
 from quests_zenn._core.arrays import as_bandwidths, as_codes, as_matrix
-from quests_zenn._core.checks import one_of
+from quests_zenn._core.checks import one_of, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn._core.rng import as_rng
 from quests_zenn.entropy._engine import log_sums_by_part
@@ -168,7 +168,15 @@ def autocorrelation_time(series: npt.ArrayLike) -> float:
 
 
 def time_blocks(n_frames: int, blocks: int = DEFAULT_BLOCKS) -> npt.NDArray[np.int64]:
-    """The block (n_frames,) of each frame: consecutive frames, blocks of nearly equal length."""
+    """The block (n_frames,) of each frame: consecutive frames, blocks of nearly equal length.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+    whole_number(n_frames, "n_frames", 0)
+    whole_number(blocks, "blocks", 1)
     return np.arange(n_frames) * min(blocks, n_frames) // max(n_frames, 1)
 
 

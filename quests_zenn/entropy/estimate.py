@@ -15,13 +15,13 @@ from quests_zenn._core.arrays import as_bandwidths, as_codes, as_matrix
 from quests_zenn._core.checks import one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn._core.rng import as_rng
-from quests_zenn.entropy._engine import TRUSTED, Progress, log_sums_against, run_tiles
+from quests_zenn.entropy._engine import TRUSTED, Progress, log_sums_against, log_sums_within, run_tiles
 from quests_zenn.entropy._levels import OVERHEAD, Level, SampledSums, estimate_means, reference_sizes
 from quests_zenn.entropy._neighbours import nearest
 from quests_zenn.entropy._packing import FloatArray, Packed, base_scale, pack_rows, relative_scales
 from quests_zenn.entropy._plan import CROSS, SELF, Tiles
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
-from quests_zenn.entropy.metrics import PRECISIONS, get_all_metrics
+from quests_zenn.entropy.metrics import PRECISIONS, common_codes, get_all_metrics
 
 Array = npt.NDArray[np.float64]
 
@@ -134,7 +134,7 @@ def estimate_entropy(
     random_state : int, numpy.random.Generator or None
         Seed of the samples. None draws anew each time.
     precision, jobs
-        See `entropy`. ``auto`` takes float32 for samples.
+        See `entropy`. ``auto`` takes float32 for samples, unless x is a thousand bandwidths wide.
     workers : Workers or None
         Threads to use instead of new ones.
     progress : callable or None
@@ -214,7 +214,7 @@ class _Sampler:
     progress: Progress | None
 
     def sums(self, members: npt.NDArray[np.integer]) -> SampledSums:
-        arithmetic = "float32" if self.precision == "auto" else self.precision  # samples err by far more than it
+        arithmetic = _for_samples(self.precision, self.x, float(self.h.min()))
         return SampledSums(self.x, self.h, members, arithmetic, self.workers)
 
     def means(self, levels: list[Level], most_work: float = math.inf) -> tuple[Array, Array] | None:
@@ -257,6 +257,15 @@ class _Sampler:
         return _Means(
             alone + found[0], found[1], (n, rest.asked), (n_neighbors, n), alone[: len(self.h)], search.recall
         )
+
+
+def _for_samples(precision: str, x: FloatArray, h: float) -> str:
+    """Samples err by far more than single precision, unless the set is a thousand bandwidths wide."""
+    if precision != "auto":
+        return precision
+    some = x[:: max(1, len(x) // 10_000)]
+    exponent = base_scale(h) ** 2 * float(some.var(axis=0, dtype=np.float64).sum())
+    return "float32" if 2.0**-24 * exponent <= 0.01 else "float64"
 
 
 def _functions(p: Array) -> Array:
@@ -380,6 +389,8 @@ def approx_delta_entropy(
     estimator: str = "auto",
     n_neighbors: int = DEFAULT_NEIGHBOURS,
     n_references: int = DEFAULT_REFERENCES,
+    y_labels: npt.ArrayLike | None = None,
+    x_labels: npt.ArrayLike | None = None,
     random_state: int | np.random.Generator | None = None,
     precision: str = "auto",
     jobs: int | None = None,
@@ -409,6 +420,9 @@ def approx_delta_entropy(
         References that ``knn`` sums.
     n_references : int
         References that ``sampled`` visits for each environment, about; at least 1,024.
+    y_labels, x_labels : array_like, optional
+        Labels (elements, say); only references with the label of y count, and dH = inf where there is none. Without x,
+        those of y count for both.
     random_state : int, numpy.random.Generator or None
         Seed of the samples. None draws anew each time.
     precision, jobs
@@ -439,40 +453,97 @@ def approx_delta_entropy(
     one_of(precision, "precision", PRECISIONS)
     whole_number(n_neighbors, "n_neighbors", 1)
     whole_number(n_references, "n_references", 1024)
-    rng, n = as_rng(random_state), len(reference)
-    if estimator == "auto":
-        small = len(asked) * n <= EXACT_UP_TO**2 or n <= 2 * n_references
-        estimator = "exact" if small else "sampled"
-    if estimator == "knn" and n_neighbors > n:
-        raise ValueError(f"n_neighbors must not exceed the reference of {n} environments, got {n_neighbors}")
+    rng = as_rng(random_state)
+    if y_labels is None and x_labels is None:
+        parts = [(np.arange(len(asked)), np.arange(len(reference)))]
+    elif y_labels is None or (x_labels is None and not same):
+        raise ValueError("y_labels and x_labels go together: give both or none")
+    else:
+        mine, theirs = common_codes(y_labels, y_labels if same else x_labels, len(asked), len(reference))
+        parts = [(np.flatnonzero(mine == code), np.flatnonzero(theirs == code)) for code in np.unique(mine)]
+    values, errors = np.full(len(asked), np.inf), np.zeros(len(asked))
+    found: list[tuple[int, DeltaEntropyEstimate]] = []
     with use_workers(workers, jobs) as pool:
+        for rows, others in parts:
+            if len(others) == 0:
+                continue
+            one = len(rows) == len(asked) and len(others) == len(reference)
+            how = _DeltaSampler(
+                asked if one else asked[rows], reference if one else reference[others], same, bandwidths, rng,
+                precision, pool, progress,
+            )  # fmt: skip
+            part = how.estimate(estimator, n_neighbors, n_references)
+            values[rows], errors[rows] = part.values, part.standard_error
+            found.append((len(rows), part))
+    if not found:
+        return DeltaEntropyEstimate(values, errors, "exact")
+    total = sum(count for count, _ in found)
+    used = [part.estimator for _, part in found]
+    recalls = [(count, part.recall) for count, part in found if part.recall is not None]
+    return DeltaEntropyEstimate(
+        values,
+        errors,
+        next((name for name in ("sampled", "knn") if name in used), "exact"),
+        math.sqrt(sum(count * part.rms_error**2 for count, part in found) / total),
+        sum(count * part.references for count, part in found) // total,
+        sum(c * r for c, r in recalls) / sum(c for c, _ in recalls) if recalls else None,
+    )
+
+
+@dataclass(frozen=True)
+class _DeltaSampler:
+    """Environments and a reference that see each other."""
+
+    y: FloatArray
+    x: FloatArray
+    same: bool
+    h: Array
+    rng: np.random.Generator
+    precision: str
+    workers: Workers
+    progress: Progress | None
+
+    def estimate(self, estimator: str, n_neighbors: int, n_references: int) -> DeltaEntropyEstimate:
+        n = len(self.x)
+        if estimator == "auto":
+            small = len(self.y) * n <= EXACT_UP_TO**2 or n <= 2 * n_references
+            estimator = "exact" if small else "sampled"
         if estimator == "exact":
-            values = -log_sums_against(
-                asked, reference, bandwidths, precision=precision, workers=pool, progress=progress
-            )
-            return DeltaEntropyEstimate(values[0] + 0.0, np.zeros(len(asked)), "exact", references=n)
-        rows = rng.permutation(len(asked))[:CHECKED]
-        truth = log_sums_against(asked[rows], reference, bandwidths, precision=precision, workers=pool)[0]
+            return DeltaEntropyEstimate(0.0 - self.exact(self.progress), np.zeros(len(self.y)), "exact", references=n)
+        checked = self.rng.permutation(len(self.y))[:CHECKED]
+        truth = self.exact(None, checked)
         if estimator == "sampled":
-            arithmetic = "float32" if precision == "auto" else precision
-            sample = _Stratified(asked, reference, same, float(bandwidths[0]), n_references, rng, arithmetic, pool)
-            log_p, error, visited = sample.log_sums(progress)
-            off = log_p[rows] - truth
+            arithmetic = _for_samples(self.precision, self.x, float(self.h[0]))
+            sample = _Stratified(
+                self.y, self.x, self.same, float(self.h[0]), n_references, self.rng, arithmetic, self.workers
+            )
+            log_p, error, visited = sample.log_sums(self.progress)
+            off = log_p[checked] - truth
             # a sample cannot see what it has missed: as much is added as makes 95 % of the intervals hold
-            missing = np.sqrt(np.maximum((off / Z95) ** 2 - error[rows] ** 2, 0.0))
+            missing = np.sqrt(np.maximum((off / Z95) ** 2 - error[checked] ** 2, 0.0))
             error = np.hypot(error, np.quantile(missing, 0.95))
             return DeltaEntropyEstimate(0.0 - log_p, error, "sampled", _rms(off), visited)
-        seed = int(rng.integers(2**31))
-        search = find_neighbours(asked, reference, n_neighbors - same, same, seed, pool, progress)
-        exponents = -0.5 * (search.distances / bandwidths[0]) ** 2
-        if same:
-            exponents = np.concatenate([np.zeros((n, 1)), exponents], axis=1)
+        log_p, recall = self.nearest(min(n_neighbors, n))
+        off = log_p[checked] - truth
+        error = _error_of_like(log_p, log_p[checked], off)
+        return DeltaEntropyEstimate(0.0 - log_p, error, "knn", _rms(off), min(n_neighbors, n), recall)
+
+    def exact(self, progress: Progress | None, rows: npt.NDArray[np.int64] | None = None) -> Array:
+        """ln p of all environments, or of some."""
+        if rows is None and self.same:
+            return log_sums_within(self.x, self.h, precision=self.precision, workers=self.workers, progress=progress)[0]
+        y = self.y if rows is None else self.y[rows]
+        return log_sums_against(y, self.x, self.h, precision=self.precision, workers=self.workers, progress=progress)[0]
+
+    def nearest(self, n_neighbors: int) -> tuple[Array, float]:
+        """ln of the sum over the nearest references, and the share of them that was found."""
+        seed = int(self.rng.integers(2**31))
+        search = find_neighbours(self.y, self.x, n_neighbors - self.same, self.same, seed, self.workers, self.progress)
+        exponents = -0.5 * (search.distances / self.h[0]) ** 2
+        if self.same:
+            exponents = np.concatenate([np.zeros((len(self.x), 1)), exponents], axis=1)
         top = exponents[:, :1]
-        log_p = top[:, 0] + np.log(np.exp(exponents - top).sum(axis=1))
-        off = log_p[rows] - truth
-        return DeltaEntropyEstimate(
-            0.0 - log_p, _error_of_like(log_p, log_p[rows], off), "knn", _rms(off), n_neighbors, search.recall
-        )
+        return top[:, 0] + np.log(np.exp(exponents - top).sum(axis=1)), search.recall
 
 
 def _rms(values: Array) -> float:
@@ -535,7 +606,7 @@ class _Stratified:
             first = last
         real = a.rows >= 0
         log_p, error = np.empty(len(self.y)), np.empty(len(self.y))
-        relative = variance[real] / np.maximum(p[real], 1e-300) ** 2
+        relative = (np.sqrt(variance[real]) / np.maximum(p[real], 1e-300)) ** 2
         with np.errstate(divide="ignore"):
             log_p[a.rows[real]] = np.log(p[real]) + 0.5 * np.minimum(relative, 0.5)
         error[a.rows[real]] = np.sqrt(relative)

@@ -359,29 +359,35 @@ def is_novel(
     jobs: int | None = None,
     workers: Workers | None = None,
     progress: Callable[[int], None] | None = None,
+    dh: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Whether dH of each row of y (n,) reaches `eps`, decided as in float64. See `novelty` and `delta_entropy`."""
+    """Whether dH of each row of y (n,) reaches `eps`, decided as in float64. See `novelty` and `delta_entropy`.
+
+    `dh` may hold what `delta_entropy` has found already for the same arguments.
+    """
     asked, reference, bandwidths, single = _two_sets(y, x, h)
     if not single:
         raise ValueError("one bandwidth is needed to tell what is novel, got several")
     if not math.isfinite(eps):
         raise ValueError(f"eps must be finite, got {eps!r}")
     with use_workers(workers, jobs) as pool:
-        dh = delta_entropy(
-            asked,
-            reference,
-            h,
-            y_labels=y_labels,
-            x_labels=x_labels,
-            precision=precision,
-            workers=pool,
-            progress=progress,
-        )
+        if dh is None:
+            dh = delta_entropy(
+                asked,
+                reference,
+                h,
+                y_labels=y_labels,
+                x_labels=x_labels,
+                precision=precision,
+                workers=pool,
+                progress=progress,
+            )
         if precision != "float64":
-            bound = single_precision_bound(reference, bandwidths, pool)
+            bound = single_precision_bound(asked, reference, bandwidths, pool)
             unsure = np.flatnonzero(np.abs(dh - eps) <= bound)
             if len(unsure):
                 mine = None if y_labels is None else np.asarray(y_labels)[unsure]
+                dh = dh.copy()
                 dh[unsure] = delta_entropy(
                     asked[unsure], reference, h, y_labels=mine, x_labels=x_labels, precision="float64", workers=pool
                 )
@@ -389,13 +395,21 @@ def is_novel(
     return novel
 
 
-def single_precision_bound(reference: npt.NDArray[np.floating], h: npt.NDArray[np.float64], workers: Workers) -> float:
+def single_precision_bound(
+    asked: npt.NDArray[np.floating], reference: npt.NDArray[np.floating], h: npt.NDArray[np.float64], workers: Workers
+) -> float:
     """Bound of the error of a dH that single precision makes against a reference, nats, near dH = 0.
 
     Terms below 2^-40 of the sum are left to their number; the others are off by the rounding of their exponents.
     """
-    packed = pack_rows(reference, [np.arange(len(reference))], base_scale(h[0]), None, "float32", workers, "x")
-    return math.log(2.0) * float(exponent_error(packed, -40.0)) + len(reference) * 2.0**-40 + 1e-6
+    try:
+        a, b = (
+            pack_rows(rows, [np.arange(len(rows))], base_scale(h[0]), None, "float32", workers, "x")
+            for rows in (asked, reference)
+        )
+    except ValueError:  # too wide for single precision
+        return math.inf
+    return math.log(2.0) * float(exponent_error(b, -40.0, a)) + len(reference) * 2.0**-40 + 1e-6
 
 
 def common_codes(

@@ -99,6 +99,23 @@ def write_json(path: str | os.PathLike[str], document: Mapping[str, Any], overwr
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def write_matrix(
+    path: str | os.PathLike[str], content: Mapping[str, npt.NDArray[Any]], overwrite: bool = False
+) -> None:
+    """Write arrays to a .npz file, or the one called ``x`` to a .npy file; both are read without pickle.
+
+    Raises
+    ------
+    DataError
+        See `check_output`.
+    """
+    with replacing(path, overwrite) as temporary, open(temporary, "wb") as stream:
+        if os.fspath(path).endswith(".npy"):
+            np.save(stream, content["x"], allow_pickle=False)
+        else:
+            np.savez(stream, **content)  # type: ignore[arg-type]
+
+
 def versions() -> dict[str, str]:
     """Versions of this package and of those that its numbers rest on."""
     found = {"quests_zenn": quests_zenn.__version__, "python": platform.python_version()}
@@ -143,6 +160,7 @@ def write_scored(
     overwrite: bool = False,
     *,
     notes: Mapping[str, Any] | None = None,
+    errors: npt.NDArray[np.float64] | None = None,
 ) -> int:
     """Write frames as extended XYZ with their scores in the array ``dH``; everything else they carry is kept.
 
@@ -155,6 +173,8 @@ def write_scored(
     scores : (total number of atoms,)
     notes : mapping or None
         Added to the comment line of each frame: the bandwidth and scope of the scores, say.
+    errors : (total number of atoms,) or None
+        Standard errors of the scores, for the array ``dH_error``.
 
     Returns
     -------
@@ -175,6 +195,8 @@ def write_scored(
             if last > len(scores):
                 raise DataError(f"{label}: {changed}")
             atoms.arrays["dH"] = scores[first:last]
+            if errors is not None:
+                atoms.arrays["dH_error"] = errors[first:last]
             atoms.info.update(notes or {})
             make_writable(atoms, label)
             try:

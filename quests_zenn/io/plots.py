@@ -79,12 +79,7 @@ def plot_trajectory(
     DataError, MissingExtraError
         See `check_plot`.
     """
-    check_plot(path, overwrite)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(path, overwrite, (10.0, 4.2))
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
     if beside is not None:
         second = left.twinx()
@@ -108,6 +103,21 @@ def plot_trajectory(
     if title:
         left.set_title(title, fontsize=10)
     _histograms(right, dh)
+    _save(figure, path, overwrite)
+
+
+def _figure(path: str | os.PathLike[str], overwrite: bool, size: tuple[float, float]) -> Any:
+    """An empty figure, once it is clear that it can be written."""
+    check_plot(path, overwrite)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: str | os.PathLike[str], overwrite: bool) -> None:
     with replacing(path, overwrite) as temporary:
         try:
             figure.savefig(temporary, dpi=150)
@@ -132,3 +142,145 @@ def _histograms(axes: Any, dh: Sequence[Curve]) -> None:
     axes.set_title("rare environments lie to the right", fontsize=10)
     if len(dh) > 1:
         axes.legend(frameon=False, fontsize=8)
+
+
+def plot_scores(
+    path: str | os.PathLike[str],
+    *,
+    x: Curve,
+    mean: npt.NDArray[np.float64],
+    largest: npt.NDArray[np.float64],
+    values: npt.NDArray[np.float64],
+    eps: float,
+    title: str = "",
+    overwrite: bool = False,
+) -> None:
+    """dH given a reference: mean and largest of each frame, and the distribution over all environments.
+
+    Raises
+    ------
+    DataError, MissingExtraError
+        See `check_plot`.
+    """
+    figure = _figure(path, overwrite, (10.0, 4.2))
+    left, right = figure.subplots(1, 2, width_ratios=[2, 1])
+    marker = "o" if len(x.values) < 60 else None
+    left.plot(x.values, largest, color="C1", lw=1.0, marker=marker, ms=3, label="largest of the frame")
+    left.plot(x.values, mean, color="C0", lw=1.4, marker=marker, ms=3, label="mean of the frame")
+    left.axhline(eps, color="k", ls="--", lw=1.0, label="novel from here on")
+    left.set_yscale("symlog", linthresh=10.0)
+    left.set_xlabel(x.label)
+    left.set_ylabel("dH given the reference (nats)")
+    left.legend(frameon=False, fontsize=8)
+    left.set_title(title, fontsize=10)
+    low, high = np.quantile(values, [0.0, 0.995])
+    bins = np.linspace(low - 1e-3, high + 1e-3, 61)
+    right.hist(np.minimum(values, high), bins=bins, weights=np.full(len(values), 1.0 / len(values)), alpha=0.7)
+    right.axvline(eps, color="k", ls="--", lw=1.0)
+    right.set_xlabel("dH given the reference (nats)")
+    right.set_ylabel("share of environments")
+    _save(figure, path, overwrite)
+
+
+def plot_lines(
+    path: str | os.PathLike[str],
+    lines: Sequence[tuple[str, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]],
+    *,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    title: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Lines (label, x, y, half-width of a band or None) in one panel.
+
+    Raises
+    ------
+    DataError, MissingExtraError
+        See `check_plot`.
+    """
+    figure = _figure(path, overwrite, (6.4, 4.2))
+    axes = figure.subplots()
+    for number, (label, x, y, band) in enumerate(lines):
+        marker = "o" if len(x) < 60 else None
+        axes.plot(x, y, color=f"C{number}", lw=1.3, marker=marker, ms=3, label=label)
+        if band is not None:
+            axes.fill_between(x, y - band, y + band, color=f"C{number}", alpha=0.25, lw=0)
+    if log_x:
+        axes.set_xscale("log")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title(title, fontsize=10)
+    _save(figure, path, overwrite)
+
+
+def plot_matrices(
+    path: str | os.PathLike[str],
+    *,
+    names: Sequence[str],
+    matrices: Sequence[tuple[str, npt.NDArray[np.float64]]],
+    overwrite: bool = False,
+) -> None:
+    """Square matrices side by side, their numbers written into them where there is room.
+
+    Raises
+    ------
+    DataError, MissingExtraError
+        See `check_plot`.
+    """
+    side = max(3.6, 0.6 * len(names) + 1.6)
+    figure = _figure(path, overwrite, (1.25 * side * len(matrices), side))
+    places = np.arange(len(names))
+    for axes, (title, values) in zip(np.atleast_1d(figure.subplots(1, len(matrices))), matrices, strict=True):
+        shown = np.where(np.isfinite(values), values, np.nan)
+        image = axes.imshow(shown, cmap="viridis")
+        figure.colorbar(image, ax=axes, shrink=0.8)
+        axes.set_xticks(places, names, rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(places, names, fontsize=8)
+        axes.set_title(title + ": row, given the column", fontsize=10)
+        middle = 0.5 * (np.nanmin(shown) + np.nanmax(shown)) if np.isfinite(shown).any() else 0.0
+        if len(names) <= 12:
+            for (row, column), value in np.ndenumerate(values):
+                color = "w" if not value > middle else "k"
+                axes.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=7, color=color)
+    _save(figure, path, overwrite)
+
+
+def plot_bandwidths(
+    path: str | os.PathLike[str],
+    bandwidths: npt.NDArray[np.float64],
+    score: npt.NDArray[np.float64],
+    entropies: npt.NDArray[np.float64],
+    *,
+    best: float,
+    rule: float | None,
+    limit: float,
+    title: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Leave-out likelihood and entropy against the bandwidth.
+
+    Raises
+    ------
+    DataError, MissingExtraError
+        See `check_plot`.
+    """
+    figure = _figure(path, overwrite, (10.0, 4.2))
+    left, right = figure.subplots(1, 2)
+    left.plot(bandwidths, score, color="C0", marker="o", ms=3)
+    low = np.sort(score)[-max(4, len(score) // 2)]
+    left.set_ylim(low - 0.1 * (score.max() - low), score.max() + 0.15 * (score.max() - low) + 1e-9)
+    left.set_ylabel("leave-out log likelihood (nats)")
+    right.plot(bandwidths, entropies, color="C0", marker="o", ms=3, label="H")
+    right.axhline(limit, color="k", ls="--", lw=1.0, label="ln N, the largest possible")
+    right.set_ylabel("entropy H (nats)")
+    for axes in (left, right):
+        axes.axvline(best, color="C1", lw=1.2, label=f"best: {best:.3g}")
+        if rule is not None:
+            axes.axvline(rule, color="C2", lw=1.2, ls=":", label=f"volume rule: {rule:.3g}")
+        axes.set_xscale("log")
+        axes.set_xlabel("bandwidth h (1/Å)")
+        axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path, overwrite)

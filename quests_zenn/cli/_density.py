@@ -1,0 +1,522 @@
+"""The course of the commands about densities. Imported only when one of them really runs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+import numpy as np
+
+from quests_zenn import entropy as room
+from quests_zenn._core.checks import DataError, bandwidth_list, whole_number
+from quests_zenn._core.parallel import Workers
+from quests_zenn._core.progress import progress_bar
+from quests_zenn.cli import _options, _tell
+from quests_zenn.cli._run import group_document, print_groups
+from quests_zenn.cli._source import MATRIX, SCORED, Source, check_outputs
+from quests_zenn.cli._tell import warn
+from quests_zenn.io import plots
+from quests_zenn.io.frames import read_atoms, stem
+from quests_zenn.io.outputs import make_writable, write_matrix, write_scored
+
+
+def _open(
+    command: str, files: tuple[str, ...], options: dict[str, Any], times: _tell.Times, on_atoms: Any = None, **more: Any
+) -> Source:
+    """Files read and described."""
+    source = Source(files, options | more, on_atoms)
+    source.wants_volumes = "bandwidths" in options and "auto" in source.requested
+    source.warm_up()
+    source.describe()
+    for name, seconds in source.seconds.items():
+        times.seconds[name] = times.seconds.get(name, 0.0) + seconds
+    _options.Interrupts.raise_if_pending()
+    return source
+
+
+def _one_bandwidth(source: Source) -> tuple[float, str]:
+    if len(source.requested) > 1:
+        raise DataError("this command takes one --bandwidth, got several")
+    values, sources = source.bandwidths()
+    return values[0], sources[0]
+
+
+def _bandwidth_row(h: float, origin: str) -> tuple[str, str]:
+    return "bandwidth", f"{h:.5g} 1/Å ({origin})"
+
+
+def _finish(
+    command: str, source: Source, options: dict[str, Any], found: dict[str, Any], times: _tell.Times,
+    rows: list[tuple[str, str]], inputs: tuple[str, ...] | None = None,
+) -> bool:  # fmt: skip
+    """Write the document, print the table; whether more may be printed."""
+    _options.Interrupts.raise_if_pending()
+    document = found | source.parameters()
+    _tell.write_document(command, inputs or source.files, options, document, times, source.jobs)
+    if options["quiet"]:
+        return False
+    _tell.rows([*source.rows(), *rows, times.row(source.jobs)])
+    return True
+
+
+# ---------------------------------------------------------------------- descriptors
+
+
+def descriptors(files: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Write environments to a file."""
+    check_outputs(files, options, output=MATRIX)
+    times = _tell.Times()
+    source = _open("descriptors", files, options, times)
+    env = source.environments
+    if source.chosen is not None and options["output"].endswith(".npz"):
+        counts = np.bincount(source.owner, minlength=len(source.lengths))
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+    else:
+        offsets = env.frame_offsets
+    content = {
+        "x": source.x,
+        "frame_offsets": offsets,
+        "numbers": source.numbers,
+        "labels": np.array(source.labels),
+        "k": np.array(env.k),
+        "cutoff": np.array(env.cutoff),
+        "species": np.array(env.species),
+        "elements": np.array(env.elements),
+    }
+    times.step("writing", lambda: write_matrix(options["output"], content, options["overwrite"]))
+    if not options["quiet"]:
+        shape = " x ".join(f"{n:,}" for n in source.x.shape)
+        _tell.rows(
+            [*source.rows(), ("written", f"{options['output']}: {shape}, {source.x.dtype}"), times.row(source.jobs)]
+        )
+        source.warn()
+
+
+# ---------------------------------------------------------------------- dh
+
+
+def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
+    """dH of atoms given a reference."""
+    if not math.isfinite(options["eps"]):
+        raise DataError(f"--eps must be finite, got {options['eps']}")
+    references: tuple[str, ...] = options["reference"]
+    check_outputs((*files, *references), options, output=SCORED)
+    times = _tell.Times()
+
+    def on_atoms(label: str, atoms: Any) -> None:
+        if options["output"]:
+            make_writable(atoms, label)
+
+    elements = None
+    if options["species"] != "none":  # both need the same columns
+        elements = _elements_of((*files, *references), options)
+    known = _open("dh", references, options | {"select": None, "elements": elements}, times)
+    source = _open("dh", files, options | {"elements": elements}, times, on_atoms)
+    if options["bandwidths"] and "auto" in known.requested:
+        h, origin = _one_bandwidth(known)  # that of the reference: what is asked about may be anything
+    else:
+        h, origin = _one_bandwidth(source)
+    precision = options["precision"]
+    with (
+        Workers(source.jobs) as workers,
+        progress_bar("kernel sums", "pair", total=len(source.x) * len(known.x), quiet=source.quiet) as advance,
+    ):
+        found = times.step(
+            "sums",
+            lambda: room.approx_delta_entropy(
+                source.x, known.x, h, estimator=options["estimator"], y_labels=source.centres, x_labels=known.centres,
+                random_state=options["seed"], precision=precision, workers=workers, progress=advance,
+            ),
+        )  # fmt: skip
+        values = found.values
+        novel = values >= options["eps"]
+        if found.estimator == "exact":
+            novel = room.is_novel(
+                source.x, known.x, h, eps=options["eps"], y_labels=source.centres, x_labels=known.centres,
+                precision=precision, workers=workers, dh=values,
+            )  # fmt: skip
+    scope = "the reference: " + ", ".join(references)
+    if options["output"]:
+        atoms = (item for spec in files for item in read_atoms(spec, options["type_map"]))
+        notes = {"dH_scope": scope, "dH_bandwidth": h, **{f"dH_{k}": options[k] for k in ("k", "cutoff", "species")}}
+        exact = found.estimator == "exact"
+        errors = None if exact else _of_all_atoms(source, found.standard_error)
+        times.step(
+            "writing",
+            lambda: write_scored(
+                options["output"], atoms, _of_all_atoms(source, values), options["overwrite"], notes=notes,
+                errors=errors,
+            ),
+        )  # fmt: skip
+    frames, owner = np.unique(source.owner, return_inverse=True)
+    sizes = np.bincount(owner)
+    mean = np.bincount(owner, values) / sizes
+    largest = np.maximum.reduceat(values, np.flatnonzero(np.diff(owner, prepend=-1)))
+    share = np.bincount(owner, novel) / sizes
+    if options["plot_file"]:
+        finite = values[np.isfinite(values)]
+        if len(finite) == 0:
+            raise DataError(f"{', '.join(files)}: dH is infinite everywhere (the reference has none of the elements)")
+        x = plots.Curve("frame", frames.astype(float))
+        plots.plot_scores(
+            options["plot_file"], x=x, mean=mean, largest=largest, values=finite, eps=options["eps"],
+            title=f"{', '.join(map(stem, files[:3]))} given {', '.join(map(stem, references[:3]))}",
+            overwrite=options["overwrite"],
+        )  # fmt: skip
+    shares = (0.05, 0.5, 0.95, 1.0)
+    quantiles = np.quantile(values, shares, method="lower")  # interpolation would fail between infinities
+    document = {
+        "bandwidth": h,
+        "bandwidth_source": origin,
+        "references": list(references),
+        "n_reference": len(known.x),
+        "reference_elements": known.parameters()["elements"],
+        "scope": {"dH": scope},
+        "mean_dh": values.mean(),
+        "quantiles": dict(
+            zip(("0.05", "0.5", "0.95", "1.0"), np.quantile(values, shares, method="lower"), strict=True)
+        ),
+        "eps": options["eps"],
+        "novelty": novel.mean(),
+        "overlap": 1.0 - novel.mean(),
+        "estimator": found.estimator,
+        "rms_error": found.rms_error,
+    }
+    if options["per_frame"]:
+        document["frames"] = [
+            {
+                "index": int(f), "label": source.labels[f], "mean_dh": m, "max_dh": top, "novelty": s,
+                "n_environments": int(n),
+            }
+            for f, m, top, s, n in zip(frames, mean, largest, share, sizes, strict=True)
+        ]  # fmt: skip
+    low, middle, high, top = quantiles
+    rows = [
+        ("reference", f"{len(known.x):,} environments ({', '.join(references)})"),
+        _bandwidth_row(h, origin),
+        ("mean dH", f"{values.mean():.4f} nats"),
+        ("dH", f"5% below {low:.4f}, half below {middle:.4f}, 95% below {high:.4f}, largest {top:.4f} nats"),
+        ("novel", f"{novel.mean():.2%} of the environments (dH >= {options['eps']:g} nats)"),
+    ]
+    if found.estimator != "exact":
+        rows.append(
+            ("estimator", f"{found.estimator}; single dH are off by {found.rms_error:.2g} nats (rms, measured)")
+        )
+    if not _finish("dh", source, options, document, times, rows):
+        return
+    if options["per_frame"]:
+        click.echo(f"\n{'frame':>8}{'envs':>9}{'mean dH':>11}{'largest':>11}{'novel':>9}")
+        for f, n, m, t, s in zip(frames, sizes, mean, largest, share, strict=True):
+            click.echo(f"{f:8d}{n:9d}{m:11.4f}{t:11.4f}{s:9.1%}")
+    source.warn()
+    unseen = sorted(set(source.parameters()["elements"]) - set(known.parameters()["elements"]))
+    if unseen:
+        told = "their dH is infinite" if source.centres is not None else "--species blocks makes them novel"
+        warn(f"the reference has never seen {' '.join(unseen)}: {told}")
+
+
+def _of_all_atoms(source: Source, values: np.ndarray) -> np.ndarray:
+    if source.chosen is None:
+        return values
+    scores = np.full(sum(source.lengths), np.nan)
+    scores[source.chosen] = values
+    return scores
+
+
+def _elements_of(files: tuple[str, ...], options: dict[str, Any]) -> list[str]:
+    """Elements of all files, so that the same columns mean the same."""
+    from ase.data import chemical_symbols
+
+    numbers: set[int] = set()
+    for spec in files:
+        for _, atoms in read_atoms(spec, options["type_map"]):
+            numbers |= set(atoms.numbers.tolist())
+    return [chemical_symbols[z] for z in sorted(numbers)]
+
+
+# ---------------------------------------------------------------------- overlap
+
+
+def overlap(files: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Parts of the data, compared with each other."""
+    check_outputs(files, options)
+    times = _tell.Times()
+    source = _open("overlap", files, options, times)
+    h, origin = _one_bandwidth(source)
+    names = source.groups
+    pairs = len(source.x) * (len(source.x) + 1) // 2
+    with progress_bar("kernel sums", "pair", total=pairs, quiet=source.quiet) as advance:
+        found = times.step(
+            "sums",
+            lambda: room.group_matrix(
+                source.x, names, h, labels=source.centres, eps=options["eps"], precision=options["precision"],
+                jobs=source.jobs, progress=advance,
+            ),
+        )  # fmt: skip
+    by = options["by"]
+    short = [stem(name) if by == "file" else str(name) for name in found.names]
+    if len(short) < 2:
+        warn(f"there is only one {by}: nothing to compare it with")
+    if options["plot_file"]:
+        plots.plot_matrices(
+            options["plot_file"],
+            names=short,
+            matrices=[("overlap", found.overlap), ("mean dH (nats)", found.mean_dh)],
+            overwrite=options["overwrite"],
+        )
+    document = {"bandwidth": h, "bandwidth_source": origin, "by": by, "eps": options["eps"]} | group_document(found)
+    if _finish("overlap", source, options, document, times, [_bandwidth_row(h, origin)]):
+        print_groups(found, by)
+        click.echo(f"\noverlap: share of the row that the column knows (dH < {options['eps']:g} nats)")
+        _tell.matrix(short, found.overlap, ".1%")
+        source.warn()
+
+
+# ---------------------------------------------------------------------- compare
+
+
+def compare(first: str, second: str, options: dict[str, Any]) -> None:
+    """Entropy difference of two trajectories."""
+    check_outputs((first, second), options)
+    times = _tell.Times()
+    elements = _elements_of((first, second), options) if options["species"] != "none" else None
+    sources = [_open("compare", (spec,), options | {"elements": elements}, times) for spec in (first, second)]
+    (h, origin), (other, _) = (_one_bandwidth(source) for source in sources)
+    if h != other:
+        h, origin = 0.5 * (h + other), "auto: mean of both files"
+    sizes = [np.unique(np.bincount(source.owner, minlength=len(source.lengths))) for source in sources]
+    if any(len(size) > 1 for size in sizes) or sizes[0][0] != sizes[1][0]:
+        told = " and ".join(" to ".join(map(str, np.unique(size[[0, -1]]))) for size in sizes)
+        raise DataError(
+            f"{first}, {second}: frames hold {told} atoms; H depends on the number of environments, so that only "
+            "frames of one size can be compared (--select takes a part of each)"
+        )
+    frames = min(len(source.lengths) for source in sources)
+    if frames < options["blocks"]:
+        raise DataError(
+            f"{first}, {second}: {frames} frames cannot be cut into {options['blocks']} blocks; give fewer --blocks"
+        )
+    results = []
+    with Workers(sources[0].jobs) as workers, progress_bar("kernel sums", "pair", quiet=options["quiet"]) as advance:
+        for source in sources:
+            results.append(times.step("sums", lambda: _state(source, frames, h, options, workers, advance)))  # noqa: B023
+    a, b = results
+    difference = b["entropy"] - a["entropy"]
+    error = math.hypot(a["error"], b["error"])
+    document = {
+        "bandwidth": h, "bandwidth_source": origin, "n_frames_each": frames, "a": a, "b": b,
+        "delta_entropy": difference, "delta_error": error, "delta_J_per_mol_K": difference * room.GAS_CONSTANT,
+        "delta_error_J_per_mol_K": error * room.GAS_CONSTANT, "blocks": options["blocks"],
+    }  # fmt: skip
+    if options["plot_file"]:
+        plots.plot_lines(
+            options["plot_file"],
+            [
+                (f"{letter} {stem(spec)}", np.arange(frames), np.array(r["frame_dh"]), None)
+                for letter, spec, r in zip("AB", (first, second), results, strict=True)
+            ],
+            x_label="frame", y_label="mean dH of the frame among all of its file (nats)",
+            overwrite=options["overwrite"],
+        )  # fmt: skip
+    for result in results:
+        del result["frame_dh"]
+    _options.Interrupts.raise_if_pending()
+    found = document | sources[0].parameters() | {"n_environments": a["n_environments"], "n_frames": frames}
+    _tell.write_document("compare", (first, second), options, found, times, sources[0].jobs)
+    if options["quiet"]:
+        return
+    _tell.rows([sources[0].rows()[2], sources[0].rows()[3], _bandwidth_row(h, origin)])
+    names = [f"{letter} {stem(spec)}" for letter, spec in zip("AB", (first, second), strict=True)]
+    width = max(14, *(len(name) + 2 for name in names))
+    click.echo(f"\n{'':{width}}{'frames':>8}{'envs':>10}{'H':>10}{'error':>9}{'ln N':>9}{'autocorrelation':>17}")
+    for name, r in zip(names, results, strict=True):
+        click.echo(
+            f"{name:<{width}}{frames:8d}{r['n_environments']:10d}{r['entropy']:10.4f}{r['error']:9.4f}"
+            f"{math.log(r['n_environments']):9.4f}{r['autocorrelation_time']:10.1f} frames"
+        )
+    gas = room.GAS_CONSTANT
+    click.echo(f"\nH(B) - H(A)   {difference:.4f} ± {error:.4f} nats = k_B per atom")
+    click.echo(f"{'':14}{difference * gas:.3f} ± {error * gas:.3f} J/(mol K)")
+    _tell.rows([times.row(sources[0].jobs)])
+    for name, r in zip((first, second), results, strict=True):
+        if r["block_length"] < 2.0 * r["autocorrelation_time"]:
+            warn(
+                f"{name}: a block is {r['block_length']:.0f} frames, not much longer than the autocorrelation time of "
+                f"{r['autocorrelation_time']:.1f}: the error is too small; a longer run or fewer --blocks tell it "
+                "better"
+            )
+        if math.log(r["n_environments"]) - r["entropy"] < 0.01 * math.log(r["n_environments"]):
+            warn(
+                f"{name}: H is within 1% of ln N, and tells no states apart; a wider --bandwidth (try {2 * h:.3g}) can"
+            )
+    for source in sources:
+        source.warn()
+    lengths = [len(source.lengths) for source in sources]
+    if lengths[0] != lengths[1]:
+        warn(f"{frames} frames of each were used, evenly spaced; the files hold {lengths[0]} and {lengths[1]}")
+
+
+def _state(
+    source: Source, frames: int, h: float, options: dict[str, Any], workers: Workers, advance: Any
+) -> dict[str, Any]:
+    """Entropy of evenly spaced frames, with its errors."""
+    n = len(source.lengths)
+    picked = np.arange(frames) * n // frames
+    place = np.full(n, -1)
+    place[picked] = np.arange(frames)
+    keep = place[source.owner] >= 0
+    x, owner = source.x[keep], place[source.owner[keep]]
+    centres = None if source.centres is None else source.centres[keep]
+    common: dict[str, Any] = {"precision": options["precision"], "workers": workers, "progress": advance}
+    rng = np.random.default_rng(options["seed"])
+    found = room.estimate_entropy(
+        x, h, options["estimator"], options["tolerance"], labels=centres, random_state=rng, **common
+    )
+    blocks = room.time_blocks(frames, options["blocks"])[owner]
+    jackknife = room.block_error(x, blocks, h, labels=centres, random_state=rng, **common)
+    dh = room.approx_delta_entropy(
+        x, None, h, estimator=options["estimator"], y_labels=centres, random_state=rng, **common
+    ).values
+    by_frame = np.bincount(owner, dh) / np.bincount(owner)
+    block = float(np.asarray(jackknife.standard_error))
+    return {
+        "n_environments": len(x),
+        "entropy": float(found.value),
+        "estimator": found.estimator,
+        "standard_error": float(found.standard_error),
+        "block_error": block,
+        "error": math.hypot(block, float(found.standard_error)),
+        "autocorrelation_time": room.autocorrelation_time(by_frame),
+        "block_length": frames / options["blocks"],
+        "frame_dh": by_frame.tolist(),
+    }
+
+
+# ---------------------------------------------------------------------- learning-curve
+
+
+def learning_curve(files: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Entropy against the number of environments."""
+    check_outputs(files, options)
+    times = _tell.Times()
+    sizes = None
+    if options["sizes"] is not None:
+        sizes = [whole_number(part, "a size", 1) for part in _numbers(options["sizes"], "--sizes")]
+    source = _open("learning-curve", files, options, times)
+    h, origin = _one_bandwidth(source)
+    with progress_bar("kernel sums", "pair", quiet=source.quiet) as advance:
+        curve = times.step(
+            "sums",
+            lambda: room.learning_curve(
+                source.x, h, sizes, repeats=options["repeats"], groups=source.groups if options["by"] else None,
+                labels=source.centres, random_state=options["seed"], precision=options["precision"], jobs=source.jobs,
+                progress=advance,
+            ),
+        )  # fmt: skip
+    enough = len(np.unique(curve.counts.mean(axis=1))) >= 4
+    gap = room.information_gap(curve) if enough else None
+    counts = curve.counts.mean(axis=1)
+    if options["plot_file"]:
+        lines = [("mean of the parts", counts, curve.mean, curve.std), ("ln n", counts, np.log(counts), None)]
+        if gap is not None and not gap.reason:
+            wide = np.geomspace(counts[0], counts[-1] * 100, 200)
+            lines.append(("fit a - b exp(-c ln² n)", wide, gap.predict(wide), None))
+        plots.plot_lines(
+            options["plot_file"], lines, x_label="environments n", y_label="entropy H (nats)", log_x=True,
+            title=", ".join(map(stem, files[:3])), overwrite=options["overwrite"],
+        )  # fmt: skip
+    document: dict[str, Any] = {
+        "bandwidth": h, "bandwidth_source": origin, "by": options["by"], "repeats": options["repeats"],
+        "sizes": curve.sizes, "counts": counts, "mean": curve.mean, "std": curve.std, "values": curve.values,
+        "information_gap": None,
+    }  # fmt: skip
+    rows = [_bandwidth_row(h, origin)]
+    if gap is not None:
+        document["information_gap"] = {
+            "gap": gap.gap, "standard_error": gap.standard_error, "limit": gap.limit, "coefficients": gap.coefficients,
+            "reason": gap.reason,
+        }  # fmt: skip
+        told = gap.reason or f"{gap.gap:.3f} ± {gap.standard_error:.3f} nats (H at 1e12 environments: {gap.limit:.3f})"
+        rows.append(("missing", told))
+    else:
+        rows.append(("missing", "not told: that takes a curve of at least 4 different sizes"))
+    if _finish("learning-curve", source, options, document, times, rows):
+        click.echo(f"\n{'n':>10}{'H':>10}{'spread':>9}{'ln n':>10}{'redundancy':>12}")
+        for n, value, spread, redundancy in zip(counts, curve.mean, curve.std, curve.redundancy, strict=True):
+            click.echo(f"{n:10.0f}{value:10.4f}{spread:9.4f}{math.log(n):10.4f}{redundancy:12.4f}")
+        source.warn()
+
+
+# ---------------------------------------------------------------------- bandwidth
+
+
+def bandwidth(files: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Bandwidth by the likelihood of groups left out."""
+    check_outputs(files, options)
+    grid = None
+    if options["grid"] is not None:
+        parts = options["grid"].split(":")
+        if len(parts) != 3:
+            raise DataError(f"--grid must be of the form 0.003:0.3:15, got {options['grid']!r}")
+        low, high = bandwidth_list(parts[:2])
+        count = whole_number(_numbers(parts[2], "--grid")[0], "the number of bandwidths", 2)
+        if not low < high:
+            raise DataError(f"--grid must ascend, got {options['grid']!r}")
+        grid = np.geomspace(low, high, count)
+    times = _tell.Times()
+    source = Source(files, options | {"bandwidths": ()})
+    source.wants_volumes = True
+    source.warm_up()
+    source.describe()
+    times.seconds |= source.seconds
+    groups = source.groups
+    if len(np.unique(groups)) < 2:
+        raise DataError(
+            f"{', '.join(files)}: all environments belong to one {options['by']}, and none can be left out; "
+            "more frames, or another --by"
+        )
+    with progress_bar("kernel sums", "pair", quiet=source.quiet) as advance:
+        found = times.step(
+            "sums",
+            lambda: room.select_bandwidth(
+                source.x, grid, groups, dimension=options["dimension"],
+                precision="float64" if options["precision"] == "auto" else options["precision"], jobs=source.jobs,
+                progress=advance,
+            ),
+        )  # fmt: skip
+    rule = None
+    if not source.without_volume:
+        rule = room.get_bandwidth(float(np.average(source.volumes, weights=source.lengths)))
+    if options["plot_file"]:
+        plots.plot_bandwidths(
+            options["plot_file"], found.bandwidths, found.score, found.entropy, best=found.best, rule=rule,
+            limit=math.log(found.distinct), title=", ".join(map(stem, files[:3])), overwrite=options["overwrite"],
+        )  # fmt: skip
+    document = {
+        "best": found.best, "at_edge": found.at_edge, "dimension": found.dimension, "n_distinct": found.distinct,
+        "by": options["by"], "bandwidths": found.bandwidths, "score": found.score, "entropy": found.entropy,
+        "volume_rule": rule,
+    }  # fmt: skip
+    rows = [
+        ("distinct", f"{found.distinct:,} environments; copies within 1e-4 1/Å are dropped"),
+        ("dimension", f"{found.dimension:.1f}" + (" (given)" if options["dimension"] else " (intrinsic, TwoNN)")),
+        ("best h", f"{found.best:.4g} 1/Å, by the likelihood of each {options['by']} left out"),
+        ("volume rule", "no volume per atom" if rule is None else f"{rule:.4g} 1/Å"),
+    ]
+    if _finish("bandwidth", source, options, document, times, rows):
+        click.echo(f"\n{'h (1/Å)':>10}{'H':>10}{'redundancy':>12}{'log likelihood':>16}")
+        for h, value, score in zip(found.bandwidths, found.entropy, found.score, strict=True):
+            mark = "  <- best of the grid" if score == found.score.max() else ""
+            click.echo(f"{h:10.4g}{value:10.4f}{math.log(found.distinct) - value:12.4f}{score:16.4f}{mark}")
+        if found.at_edge:
+            warn("the best bandwidth is at the edge of the grid: a better one may lie outside; see --grid")
+        source.warn()
+
+
+def _numbers(text: str, name: str) -> list[int]:
+    """Whole numbers separated by commas."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise DataError(f"{name} must be whole numbers separated by commas, got {text!r}") from None
