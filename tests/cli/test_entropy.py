@@ -307,7 +307,7 @@ def test_keys_and_values_of_the_document(traj: Path) -> None:
     assert doc["block_error"] is None or doc["block_error"] > 0.0
     expected = {
         "n_environments": 128, "n_frames": 4, "bandwidth": 0.015, "k": 32, "cutoff": 5.0, "species": "none",
-        "backend": "threads", "n_workers": 2, "seed": 7, "precision": "float64", "select": None, "elements": ["Cu"],
+        "backend": "threads", "n_workers": 2, "seed": 7, "precision": "auto", "select": None, "elements": ["Cu"],
         "inputs": [str(traj)],
     }  # fmt: skip
     assert {key: doc[key] for key in expected} == expected
@@ -393,7 +393,7 @@ def test_options_of_descriptor_and_kernel(store: Path, args: list[str], options:
     expected = {key: value for key, value in options.items() if key in ("k", "cutoff", "species")}
     assert {key: doc[key] for key in expected} == expected
     assert doc["bandwidth"] == options.get("h", 0.015)
-    assert doc["precision"] == options.get("dtype", "float64")
+    assert doc["precision"] == options.get("dtype", "auto")
     assert doc["elements"] == ["Ag", "Cu", "Zr"]
 
 
@@ -493,7 +493,7 @@ def test_type_map(store: Path) -> None:
 def test_jobs_and_seed_are_recorded_and_change_nothing(traj: Path) -> None:
     one, three = document(traj, "--jobs", "1"), document(traj, "--jobs", "3", "--seed", "11")
     assert (one["n_workers"], three["n_workers"]) == (1, 3)
-    assert (one["seed"], three["seed"]) == (None, 11)
+    assert (one["seed"], three["seed"]) == (0, 11)
     if hasattr(os, "sched_getaffinity"):
         assert document(traj)["n_workers"] == len(os.sched_getaffinity(0))
     for key in ("entropy", "diversity", "mean_dh"):
