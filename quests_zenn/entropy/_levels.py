@@ -35,6 +35,10 @@ FEWEST_REFERENCES = 300
 
 #: Environments asked at each level before the rest is planned.
 PILOT = 1_000
+#: On the first level, where each is cheap, up to so many, but a quarter of all at most: rare environments, such as the
+#: few defects of a crystal, must show up before spreads are believed. (On later levels they differ little: what is rare
+#: has few references in any sample.)
+FIRST_PILOT = 50_000
 
 #: Work of one more environment beyond its pairs, in pairs: packing it.
 OVERHEAD = 2_000
@@ -120,8 +124,8 @@ def estimate_means(levels: list[Level], targets: Array, most_work: float = np.in
     def errors() -> Array:
         return np.sqrt(np.sum([level.variance_of_mean() for level in levels], axis=0))
 
-    for level in levels:
-        level.ask(min(n, PILOT))
+    for number, level in enumerate(levels):
+        level.ask(min(n, PILOT if number else max(PILOT, min(n // 4, FIRST_PILOT))))
     while (missed := errors()[: len(targets)] > targets).any():
         costs = [level.cost for level in levels]
         plan = np.max(

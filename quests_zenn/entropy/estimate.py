@@ -41,7 +41,7 @@ DEFAULT_NEIGHBOURS = 32
 
 #: References up to which neighbours are found by exact search. Beyond, PyNNDescent is faster, in spite of the half
 #: minute that it takes to compile in every process.
-EXACT_SEARCH_UP_TO = 300_000
+EXACT_SEARCH_UP_TO = 150_000
 
 #: References that ``approx_delta_entropy`` visits for each environment.
 DEFAULT_REFERENCES = 32_768
@@ -111,7 +111,7 @@ def estimate_entropy(
     workers: Workers | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> EntropyEstimate:
-    """Entropy to a stated error, in time that hardly depends on the number of environments.
+    """Entropy to a stated error, in time that grows far slower than the number of pairs.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def estimate_entropy(
     random_state : int, numpy.random.Generator or None
         Seed of the samples. None draws anew each time.
     precision, jobs
-        See `entropy`. ``auto`` takes float32 for samples, unless x is a thousand bandwidths wide.
+        See `entropy`. ``auto`` takes float32 for samples where its error is below a hundredth of the tolerance.
     workers : Workers or None
         Threads to use instead of new ones.
     progress : callable or None
@@ -214,7 +214,8 @@ class _Sampler:
     progress: Progress | None
 
     def sums(self, members: npt.NDArray[np.integer]) -> SampledSums:
-        arithmetic = _for_samples(self.precision, self.x, float(self.h.min()))
+        # where no environment resembles another, the rounding of an environment's own term is the error of H
+        arithmetic = _for_samples(self.precision, self.x, float(self.h.min()), 0.01 * Z95 * self.target)
         return SampledSums(self.x, self.h, members, arithmetic, self.workers)
 
     def means(self, levels: list[Level], most_work: float = math.inf) -> tuple[Array, Array] | None:
@@ -259,13 +260,13 @@ class _Sampler:
         )
 
 
-def _for_samples(precision: str, x: FloatArray, h: float) -> str:
-    """Samples err by far more than single precision, unless the set is a thousand bandwidths wide."""
+def _for_samples(precision: str, x: FloatArray, h: float, allowed: float) -> str:
+    """Single precision for ``auto`` where its error, nats, is allowed: samples err by more, unless x is very wide."""
     if precision != "auto":
         return precision
     some = x[:: max(1, len(x) // 10_000)]
     exponent = base_scale(h) ** 2 * float(some.var(axis=0, dtype=np.float64).sum())
-    return "float32" if 2.0**-24 * exponent <= 0.01 else "float64"
+    return "float32" if 2.0**-24 * exponent <= allowed else "float64"
 
 
 def _functions(p: Array) -> Array:
@@ -402,7 +403,7 @@ def approx_delta_entropy(
     ``sampled``: references stand in blocks of neighbours. Each environment is summed over all references of the blocks
     that are near, a part of those that are farther, and a few of those that are far: a stratified sample, unbiased for
     p, whose own spread tells the error of p. The bias of the logarithm is corrected to first order. At last a thousand
-    environments are summed exactly, and errors are widened until 95 % of their intervals hold.
+    environments are summed exactly, and errors are widened until 95 % of their intervals hold, among those of like dH.
 
     Parameters
     ----------
@@ -513,7 +514,7 @@ class _DeltaSampler:
         checked = self.rng.permutation(len(self.y))[:CHECKED]
         truth = self.exact(None, checked)
         if estimator == "sampled":
-            arithmetic = _for_samples(self.precision, self.x, float(self.h[0]))
+            arithmetic = _for_samples(self.precision, self.x, float(self.h[0]), 0.01)
             sample = _Stratified(
                 self.y, self.x, self.same, float(self.h[0]), n_references, self.rng, arithmetic, self.workers
             )
@@ -521,11 +522,11 @@ class _DeltaSampler:
             off = log_p[checked] - truth
             # a sample cannot see what it has missed: as much is added as makes 95 % of the intervals hold
             missing = np.sqrt(np.maximum((off / Z95) ** 2 - error[checked] ** 2, 0.0))
-            error = np.hypot(error, np.quantile(missing, 0.95))
+            error = np.hypot(error, _error_of_like(log_p, log_p[checked], missing, _most))
             return DeltaEntropyEstimate(0.0 - log_p, error, "sampled", _rms(off), visited)
         log_p, recall = self.nearest(min(n_neighbors, n))
         off = log_p[checked] - truth
-        error = _error_of_like(log_p, log_p[checked], off)
+        error = _error_of_like(log_p, log_p[checked], off, _rms)
         return DeltaEntropyEstimate(0.0 - log_p, error, "knn", _rms(off), min(n_neighbors, n), recall)
 
     def exact(self, progress: Progress | None, rows: npt.NDArray[np.int64] | None = None) -> Array:
@@ -550,12 +551,17 @@ def _rms(values: Array) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def _error_of_like(values: Array, known: Array, off: Array) -> Array:
-    """Root mean square of `off` among the known environments whose value is most like each value: tenths of them."""
+def _most(values: Array) -> float:
+    """What 95 % of the values do not exceed."""
+    return float(np.quantile(values, 0.95))
+
+
+def _error_of_like(values: Array, known: Array, off: Array, summary: Callable[[Array], float]) -> Array:
+    """Summary of `off` among the known environments whose value is most like each value: tenths of them."""
     order = np.argsort(known)
     tenths = np.array_split(order, min(10, len(order)))
     edges = np.array([known[tenth[0]] for tenth in tenths[1:]])
-    errors = np.array([_rms(off[tenth]) for tenth in tenths])
+    errors = np.array([summary(off[tenth]) for tenth in tenths])
     return np.asarray(errors[np.searchsorted(edges, values, side="right")])
 
 
@@ -629,17 +635,17 @@ class _Stratified:
         return [(near, panels + 1), (middle, some), (blocks, few)]
 
     def _tiles(self, a: Packed, b: Packed, columns: npt.NDArray[np.int64], taken: npt.NDArray[np.int64]) -> Any:
-        """Tiles of each block of rows against the first panels of its blocks of columns, some blocks at a time."""
-        edges = a.block_panels * a.width
-        for start in range(0, len(columns), 64):
-            rows = np.arange(start, min(start + 64, len(columns)))
-            blocks = columns[rows].ravel()
-            of_rows = np.repeat(rows, columns.shape[1])
-            kind = np.where((of_rows == blocks) & self.same, SELF, CROSS)
+        """Tiles of each block of rows against the first panels of its blocks of columns, one column after the other.
+
+        No block of rows twice in a round: the tiles of a round are summed at the same time.
+        """
+        edges, rows = a.block_panels * a.width, np.arange(len(columns))
+        for blocks in columns.T:
+            kind = np.where((rows == blocks) & self.same, SELF, CROSS)
             tiles: Tiles = np.stack(
                 [
-                    edges[of_rows],
-                    edges[of_rows + 1],
+                    edges[rows],
+                    edges[rows + 1],
                     b.block_panels[blocks],
                     b.block_panels[blocks] + taken[blocks],
                     kind,

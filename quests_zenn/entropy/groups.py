@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,8 @@ def group_matrix(
     matrix, h = as_matrix(x, "x"), bandwidth(h)
     n = len(matrix)
     one_of(precision, "precision", PRECISIONS)
+    if not math.isfinite(eps):
+        raise ValueError(f"eps must be finite, got {eps!r}")
     member, kinds = as_codes(groups, n, "groups"), as_codes(labels, n, "labels")
     if member is None:
         raise ValueError("groups are needed, one label per environment")

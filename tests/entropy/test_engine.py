@@ -609,3 +609,13 @@ def test_sums_by_part_on_any_number_of_threads() -> None:
     x, parts = cloud(3000, 5), np.arange(3000) % 11
     serial = log_sums_by_part(x, bandwidths(0.7), parts, jobs=1)
     np.testing.assert_array_equal(log_sums_by_part(x, bandwidths(0.7), parts, jobs=3), serial)
+
+
+@pytest.mark.parametrize("far", [1e6, 1e12, 1e100])
+@pytest.mark.parametrize("n", [3, 40, 700])
+def test_small_outliers_do_not_blur_the_others(far: float, n: int) -> None:
+    """One environment very far away shares a block with near ones: their distances keep all digits."""
+    x = cloud(n, 3)
+    x[n // 2] = far
+    found = log_sums_within(x, bandwidths(0.5), jobs=1)[0]
+    np.testing.assert_allclose(found, log_density_in_numpy(x, x, 0.5), rtol=0.0, atol=1e-11)
