@@ -15,13 +15,14 @@ from quests_zenn._core.arrays import as_bandwidths, as_codes, as_matrix
 from quests_zenn._core.checks import one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn._core.rng import as_rng
-from quests_zenn.entropy._engine import TRUSTED, Progress, log_sums_against, log_sums_within, run_tiles
+from quests_zenn.entropy import _torch
+from quests_zenn.entropy._engine import TRUSTED, Progress, log_sums_against, run_tiles
 from quests_zenn.entropy._levels import OVERHEAD, Level, SampledSums, estimate_means, reference_sizes
 from quests_zenn.entropy._neighbours import nearest
 from quests_zenn.entropy._packing import FloatArray, Packed, base_scale, pack_rows, relative_scales
 from quests_zenn.entropy._plan import CROSS, SELF, Tiles
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
-from quests_zenn.entropy.metrics import PRECISIONS, common_codes, get_all_metrics
+from quests_zenn.entropy.metrics import PRECISIONS, common_codes, delta_entropy, get_all_metrics
 
 Array = npt.NDArray[np.float64]
 
@@ -394,6 +395,7 @@ def approx_delta_entropy(
     x_labels: npt.ArrayLike | None = None,
     random_state: int | np.random.Generator | None = None,
     precision: str = "auto",
+    device: str = "cpu",
     jobs: int | None = None,
     workers: Workers | None = None,
     progress: Callable[[int], None] | None = None,
@@ -428,6 +430,8 @@ def approx_delta_entropy(
         Seed of the samples. None draws anew each time.
     precision, jobs
         See `entropy`.
+    device : str
+        See `entropy`; for ``exact`` and ``knn``.
     workers, progress
         See `estimate_entropy`.
 
@@ -471,7 +475,7 @@ def approx_delta_entropy(
             one = len(rows) == len(asked) and len(others) == len(reference)
             how = _DeltaSampler(
                 asked if one else asked[rows], reference if one else reference[others], same, bandwidths, rng,
-                precision, pool, progress,
+                precision, pool, progress, device,
             )  # fmt: skip
             part = how.estimate(estimator, n_neighbors, n_references)
             values[rows], errors[rows] = part.values, part.standard_error
@@ -503,16 +507,19 @@ class _DeltaSampler:
     precision: str
     workers: Workers
     progress: Progress | None
+    device: str
 
     def estimate(self, estimator: str, n_neighbors: int, n_references: int) -> DeltaEntropyEstimate:
         n = len(self.x)
         if estimator == "auto":
-            small = len(self.y) * n <= EXACT_UP_TO**2 or n <= 2 * n_references
+            small = len(self.y) * n <= EXACT_UP_TO**2 or n <= 2 * n_references or self.device != "cpu"
             estimator = "exact" if small else "sampled"
+        if estimator == "sampled" and self.device != "cpu":
+            raise ValueError(f"samples are taken on the processor, not on {self.device}: estimator exact or knn can be")
         if estimator == "exact":
-            return DeltaEntropyEstimate(0.0 - self.exact(self.progress), np.zeros(len(self.y)), "exact", references=n)
+            return DeltaEntropyEstimate(self.exact(self.progress), np.zeros(len(self.y)), "exact", references=n)
         checked = self.rng.permutation(len(self.y))[:CHECKED]
-        truth = self.exact(None, checked)
+        truth = -self.exact(None, checked)
         if estimator == "sampled":
             arithmetic = _for_samples(self.precision, self.x, float(self.h[0]), 0.01)
             sample = _Stratified(
@@ -530,16 +537,26 @@ class _DeltaSampler:
         return DeltaEntropyEstimate(0.0 - log_p, error, "knn", _rms(off), min(n_neighbors, n), recall)
 
     def exact(self, progress: Progress | None, rows: npt.NDArray[np.int64] | None = None) -> Array:
-        """ln p of all environments, or of some."""
+        """dH of all environments, or of some."""
+        common: dict[str, Any] = {
+            "precision": self.precision, "device": self.device, "workers": self.workers, "progress": progress,
+        }  # fmt: skip
+        h = float(self.h[0])
         if rows is None and self.same:
-            return log_sums_within(self.x, self.h, precision=self.precision, workers=self.workers, progress=progress)[0]
-        y = self.y if rows is None else self.y[rows]
-        return log_sums_against(y, self.x, self.h, precision=self.precision, workers=self.workers, progress=progress)[0]
+            return get_all_metrics(self.x, h, **common)[2]
+        return delta_entropy(self.y if rows is None else self.y[rows], self.x, h, **common)
 
     def nearest(self, n_neighbors: int) -> tuple[Array, float]:
         """ln of the sum over the nearest references, and the share of them that was found."""
         seed = int(self.rng.integers(2**31))
-        search = find_neighbours(self.y, self.x, n_neighbors - self.same, self.same, seed, self.workers, self.progress)
+        n = n_neighbors - self.same
+        if self.device == "cpu":
+            search = find_neighbours(self.y, self.x, n, self.same, seed, self.workers, self.progress)
+        else:
+            found = _torch.nearest(
+                self.y, self.x, n, precision="float32", device=self.device, exclude_same_row=self.same
+            )
+            search = Neighbours(*found, 1.0)
         exponents = -0.5 * (search.distances / self.h[0]) ** 2
         if self.same:
             exponents = np.concatenate([np.zeros((len(self.x), 1)), exponents], axis=1)

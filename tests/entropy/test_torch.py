@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 import quests_zenn.entropy._torch as through_torch
-from quests_zenn.entropy import _engine
+from quests_zenn.entropy import _engine, approx_delta_entropy
 from quests_zenn.entropy._torch import log_sums_against, log_sums_within, nearest, torch_device
 
 torch: Any = pytest.importorskip("torch", reason="torch is not installed: pip install 'quests_zenn[zenn]'")
@@ -418,3 +418,16 @@ def test_cuda_computes_the_same(precision: str) -> None:
     expected_ids, expected = near(x, x, 20, exclude_same_row=True)
     np.testing.assert_array_equal(ids, expected_ids)
     np.testing.assert_allclose(distances, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("estimator", ["exact", "knn"])
+@pytest.mark.parametrize("within", [True, False])
+def test_approx_delta_entropy_on_a_device(estimator: str, within: bool) -> None:
+    y = np.random.default_rng(4).normal(size=(300, 5))
+    x = None if within else y[::2] + 0.1
+    here = approx_delta_entropy(y, x, 0.5, estimator=estimator, random_state=0)
+    there = approx_delta_entropy(y, x, 0.5, estimator=estimator, random_state=0, device="torch")
+    assert there.estimator == estimator
+    np.testing.assert_allclose(there.values, here.values, rtol=0.0, atol=1e-5)
+    with pytest.raises(ValueError, match="samples are taken on the processor, not on torch"):
+        approx_delta_entropy(y, x, 0.5, estimator="sampled", device="torch")
