@@ -414,8 +414,10 @@ def learning_curve(files: tuple[str, ...], options: dict[str, Any]) -> None:
                 progress=advance,
             ),
         )  # fmt: skip
-    enough = len(np.unique(curve.counts.mean(axis=1))) >= 4
-    gap = room.information_gap(curve) if enough else None
+    try:
+        gap = room.information_gap(curve)
+    except ValueError:  # too few sizes
+        gap = None
     counts = curve.counts.mean(axis=1)
     if options["plot_file"]:
         lines = [("mean of the parts", counts, curve.mean, curve.std), ("ln n", counts, np.log(counts), None)]
@@ -460,7 +462,7 @@ def bandwidth(files: tuple[str, ...], options: dict[str, Any]) -> None:
         if len(parts) != 3:
             raise DataError(f"--grid must be of the form 0.003:0.3:15, got {options['grid']!r}")
         low, high = bandwidth_list(parts[:2])
-        count = whole_number(_numbers(parts[2], "--grid")[0], "the number of bandwidths", 2)
+        count = whole_number(_numbers(parts[2], "--grid", 1)[0], "the number of bandwidths of --grid", 2)
         if not low < high:
             raise DataError(f"--grid must ascend, got {options['grid']!r}")
         grid = np.geomspace(low, high, count)
@@ -514,9 +516,12 @@ def bandwidth(files: tuple[str, ...], options: dict[str, Any]) -> None:
         source.warn()
 
 
-def _numbers(text: str, name: str) -> list[int]:
+def _numbers(text: str, name: str, most: int = 1000) -> list[int]:
     """Whole numbers separated by commas."""
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
+        if len(numbers) > most:
+            raise ValueError
+        return numbers
     except ValueError:
         raise DataError(f"{name} must be whole numbers separated by commas, got {text!r}") from None

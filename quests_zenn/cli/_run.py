@@ -28,7 +28,7 @@ from quests_zenn.entropy import (
     group_metrics,
     time_blocks,
 )
-from quests_zenn.entropy.estimate import EXACT_UP_TO, EntropyEstimate
+from quests_zenn.entropy.estimate import EntropyEstimate, is_exact
 from quests_zenn.io.frames import read_atoms, stem
 from quests_zenn.io.outputs import make_writable, write_scored
 from quests_zenn.io.plots import Curve, plot_trajectory
@@ -74,7 +74,7 @@ class EntropyRun:
         x, centres, precision = source.x, source.centres, options["precision"]
         rng = np.random.default_rng(options["seed"])
         estimator = options["estimator"]
-        exact = estimator == "exact" or (estimator == "auto" and len(x) <= EXACT_UP_TO)
+        exact = is_exact(estimator, len(x))
         wants_dh = bool(options["output"] or options["plot_file"])
         self.dh_error: np.ndarray | None = None
         pairs = len(x) * (len(x) + 1) // 2
@@ -120,7 +120,7 @@ class EntropyRun:
         """Each frame alone: exactly, or with the estimator where frames are too large for that."""
         source, options = self.source, self.options
         sizes = np.bincount(owner)
-        if options["estimator"] == "exact" or sizes.max() <= EXACT_UP_TO:
+        if is_exact(options["estimator"], int(sizes.max())):
             return group_metrics(source.x, self.bandwidths, owner, labels=source.centres, **common)
         found = []
         for frame in range(len(sizes)):
@@ -169,7 +169,7 @@ class EntropyRun:
             source.require_volumes()
         n = sum(source.lengths)
         asked = n if options["select"] is None else sum(map(len, source.selection))
-        exact = options["estimator"] == "exact" or (options["estimator"] == "auto" and asked <= EXACT_UP_TO)
+        exact = is_exact(options["estimator"], asked)
         rows = 4096 if asked <= 4096 else 8192  # single precision begins above
         part = np.resize(sample.x[:rows], (rows, sample.x.shape[1]))
         before = time.perf_counter()

@@ -228,7 +228,7 @@ class Source:
         looks_like_types = elements == element_symbols(np.arange(1, len(elements) + 1))
         if looks_like_types and not self.options.get("type_map") and any(map(holds_bare_types, self.files)):
             warn(f"atom types were read as elements ({' '.join(elements)}); --type-map 1=Cu,... names the real ones")
-        if "auto" in self.requested and max(self.volumes) > 1.1 * min(self.volumes):
+        if "auto" in self.requested and self.volumes and max(self.volumes) > 1.1 * min(self.volumes):
             warn(
                 f"volumes per atom range from {min(self.volumes):.1f} to {max(self.volumes):.1f} Å3; "
                 "--bandwidth auto took their mean"

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from quests_zenn._core.jit import kernel, strict_kernel
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn.entropy._packing import (
+    SMALL,
     FloatArray,
     Packed,
     base_scale,
@@ -373,6 +374,9 @@ def log_sums_against(
     if len(y) == 0 or len(x) == 0 or (weights is not None and not weights.any()):
         return np.full((len(h), len(y)), -np.inf)
     with use_workers(workers, jobs) as pool:
+        if precision == "auto" and len(x) * len(y) >= SMALL**2:  # rows that are scattered widely want digits, too
+            precision = pack_precisely(y, [np.arange(len(y))], h, None, "auto", pool, "y", len(x))[1]
+            precision = "auto" if precision == "float32" else precision
         return PackedReference.pack(x, h, weights, precision, pool, len(y)).log_sums(y, pool, progress)
 
 

@@ -86,7 +86,7 @@ class BandwidthLikelihood:
     at_edge: bool
 
 
-def intrinsic_dimension(x: npt.ArrayLike, *, tolerance: float = SAME) -> float:
+def intrinsic_dimension(x: npt.ArrayLike, *, tolerance: float = SAME, jobs: int | None = None) -> float:
     """Number of directions in which environments vary locally, from the ratios of neighbour distances (TwoNN).
 
     Where the density is constant across the second neighbour, the ratio ``m = r_2 / r_1`` of the distances to the
@@ -100,6 +100,8 @@ def intrinsic_dimension(x: npt.ArrayLike, *, tolerance: float = SAME) -> float:
         Environments, one per row, 1/Å. If there are many, an even sample of them is compared with all.
     tolerance : float
         1/Å. Environments closer than this are copies of each other, of which one is kept.
+    jobs : int or None
+        Threads; None for all available cores.
 
     Returns
     -------
@@ -115,7 +117,9 @@ def intrinsic_dimension(x: npt.ArrayLike, *, tolerance: float = SAME) -> float:
     E. Facco, M. d'Errico, A. Rodriguez, A. Laio, Sci. Rep. 7 (2017) 12140.
     """
     matrix = as_matrix(x, "x")
-    return _two_nn(matrix[_distinct(matrix, np.zeros(len(matrix), np.int64), positive(tolerance, "tolerance"))])
+    kept = _distinct(matrix, np.zeros(len(matrix), np.int64), positive(tolerance, "tolerance"))
+    with Workers(jobs) as workers:
+        return _two_nn(matrix[kept], workers)
 
 
 def likelihood(
@@ -125,7 +129,7 @@ def likelihood(
     *,
     dimension: float | None = None,
     tolerance: float = SAME,
-    precision: str = "float64",
+    precision: str = "auto",
     jobs: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> BandwidthLikelihood:
@@ -167,7 +171,8 @@ def likelihood(
     """
     matrix = as_matrix(x, "x")
     bandwidths = np.unique(as_bandwidths(np.geomspace(0.003, 0.3, 15) if h_grid is None else h_grid)[0])
-    one_of(precision, "precision", tuple(LEAST_SHARE))
+    one_of(precision, "precision", ("auto", *LEAST_SHARE))
+    precision = "float64" if precision == "auto" else precision  # differences of sums want digits
     given = as_codes(groups, len(matrix), "groups")
     codes = np.zeros(len(matrix), np.int64) if given is None else given
     kept = _distinct(matrix, codes, positive(tolerance, "tolerance"))
@@ -176,9 +181,9 @@ def likelihood(
     sizes = np.bincount(codes)
     if len(sizes) < 2:
         raise ValueError("at least two groups are needed to leave one out, got 1 once copies were dropped")
-    d = _two_nn(matrix) if dimension is None else positive(dimension, "dimension")
     n = len(matrix)
     with Workers(jobs) as workers:
+        d = _two_nn(matrix, workers) if dimension is None else positive(dimension, "dimension")
         log_all = log_sums_within(matrix, bandwidths, precision=precision, workers=workers, progress=progress)
         log_others = log_sums_without_own_group(
             matrix, bandwidths, codes, log_all=log_all, precision=precision, workers=workers, progress=progress
@@ -197,7 +202,7 @@ def select_bandwidth(
     *,
     dimension: float | None = None,
     tolerance: float = SAME,
-    precision: str = "float64",
+    precision: str = "auto",
     jobs: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> BandwidthLikelihood:
@@ -268,15 +273,15 @@ def _distinct(x: npt.NDArray[np.floating], codes: npt.NDArray[np.int64], toleran
     return kept[: _drop_copies(x, order, along, tolerance, kept)]
 
 
-def _two_nn(x: npt.NDArray[np.floating]) -> float:
+def _two_nn(x: npt.NDArray[np.floating], workers: Workers) -> float:
     """TwoNN estimate for distinct rows, in an order that spreads an even sample over the set."""
     if len(x) < 3:
         raise ValueError(
             f"an intrinsic dimension needs at least 3 distinct environments, got {len(x)}: give the dimension"
         )
     rows = np.unique(np.linspace(0, len(x) - 1, min(len(x), _SAMPLED)).astype(np.int64))
-    with Workers(None) as workers:  # itself, and the two nearest others: no two rows are equal
-        distances = nearest(x[rows], x, 3, workers=workers)[1][:, 1:]
+    # itself, and the two nearest others: no two rows are equal
+    distances = nearest(x[rows], x, 3, workers=workers)[1][:, 1:]
     logs = np.sort(np.log(distances[:, 1] / distances[:, 0]))
     seen = max(1, int(0.9 * len(logs)))
     total = float(logs[:seen].sum() + (len(logs) - seen) * logs[seen - 1])

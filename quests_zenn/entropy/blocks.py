@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
+import scipy.constants
 
 from quests_zenn._core.arrays import as_bandwidths, as_codes, as_matrix
 from quests_zenn._core.checks import one_of, whole_number
@@ -15,13 +15,18 @@ from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn._core.rng import as_rng
 from quests_zenn.entropy._engine import log_sums_by_part
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
-from quests_zenn.entropy.estimate import EXACT_UP_TO
 from quests_zenn.entropy.metrics import PRECISIONS
 
 Array = npt.NDArray[np.float64]
 
 #: Blocks that a trajectory is cut into. The error of an error from B blocks is about 1 / sqrt(2 B) of it.
 DEFAULT_BLOCKS = 10
+
+#: Environments that the jackknife takes its means over, at most.
+ASKED = 50_000
+
+#: J/(mol K): an entropy of one nat, k_B, for each atom of a mole.
+GAS_CONSTANT: float = scipy.constants.R
 
 
 @dataclass(frozen=True)
@@ -98,27 +103,29 @@ def block_error(
         raise ValueError("a block error needs at least two blocks")
     count = int(member.max()) + 1
     rows = np.arange(n)
-    if n > EXACT_UP_TO:
-        rows = np.sort(as_rng(random_state).choice(n, EXACT_UP_TO, replace=False))
+    if n > ASKED:
+        rows = np.sort(as_rng(random_state).choice(n, ASKED, replace=False))
     sums, taken = np.zeros((len(bandwidths), count)), np.zeros(count)
     with use_workers(workers, jobs) as pool:
         for kind in range(1 if kinds is None else int(kinds.max()) + 1):
             mine = np.arange(n) if kinds is None else np.flatnonzero(kinds == kind)
             asked = np.intersect1d(rows, mine, assume_unique=True)
+            if len(asked) == 0:
+                continue
             present, parts = np.unique(member[mine], return_inverse=True)
             y = None if len(asked) == len(mine) else matrix[asked]
             log_p = log_sums_by_part(
                 matrix[mine], bandwidths, parts, y=y, precision=precision, workers=pool, progress=progress
             )
-            everything = logsumexp(log_p, axis=0)
+            # sums over the parts up to each one, and from each one on
+            nothing = np.full((1, *log_p.shape[1:]), -np.inf)
+            before = np.concatenate([nothing, np.logaddexp.accumulate(log_p)])
+            after = np.concatenate([np.logaddexp.accumulate(log_p[::-1])[::-1], nothing])
             for block in range(count):
-                at = np.searchsorted(present, block)
-                left = everything
-                if at < len(present) and present[at] == block:
-                    others = np.delete(log_p, at, axis=0)
-                    left = logsumexp(others, axis=0) if len(others) else np.full_like(everything, -np.inf)
+                at = int(np.searchsorted(present, block))
+                here = at < len(present) and present[at] == block
                 stay = member[asked] != block
-                sums[:, block] += left[:, stay].sum(axis=1)
+                sums[:, block] += np.logaddexp(before[at], after[at + here])[:, stay].sum(axis=1)
                 taken[block] += stay.sum()
     if (taken == 0).any():
         raise ValueError("a block error needs at least two blocks with environments among those sampled")
@@ -178,7 +185,3 @@ def time_blocks(n_frames: int, blocks: int = DEFAULT_BLOCKS) -> npt.NDArray[np.i
     whole_number(n_frames, "n_frames", 0)
     whole_number(blocks, "blocks", 1)
     return np.arange(n_frames) * min(blocks, n_frames) // max(n_frames, 1)
-
-
-#: Gas constant, J/(mol K): an entropy of one nat, k_B, for each atom of a mole.
-GAS_CONSTANT = 8.31446261815324

@@ -16,7 +16,7 @@ from quests_zenn._core.checks import one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn._core.rng import as_rng
 from quests_zenn.entropy import _torch
-from quests_zenn.entropy._engine import TRUSTED, Progress, log_sums_against, run_tiles
+from quests_zenn.entropy._engine import Progress, run_tiles
 from quests_zenn.entropy._levels import OVERHEAD, Level, SampledSums, estimate_means, reference_sizes
 from quests_zenn.entropy._neighbours import nearest
 from quests_zenn.entropy._packing import FloatArray, Packed, base_scale, pack_rows, relative_scales
@@ -47,8 +47,16 @@ EXACT_SEARCH_UP_TO = 150_000
 #: References that ``approx_delta_entropy`` visits for each environment.
 DEFAULT_REFERENCES = 32_768
 
+#: Standard error of dH from a sample, nats, from which on all references are summed instead.
+POORLY_TOLD = 0.5
+
 #: Environments on which estimates of dH are compared with the exact sums.
 CHECKED = 1_000
+
+
+def is_exact(estimator: str, n: int) -> bool:
+    """Whether this estimator sums all pairs of n environments from the start."""
+    return estimator == "exact" or (estimator == "auto" and n <= EXACT_UP_TO)
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ def estimate_entropy(
         ``auto`` is exact up to 50,000 environments, and then the cheapest that meets the tolerance: ``sampled``, or
         ``exact`` where that takes less work.
     tolerance : float
-        95 % half-width of H, nats.
+        95 % half-width of H, nats. D comes from the same samples, with the error that it has.
     labels : array_like, shape (N,), optional
         Environments with different labels do not resemble each other, as in `entropy`.
     n_neighbors : int
@@ -163,7 +171,7 @@ def estimate_entropy(
     rng, n = as_rng(random_state), len(matrix)
     codes = as_codes(labels, n, "labels")
     members = [np.arange(n)] if codes is None else [np.flatnonzero(codes == c) for c in range(int(codes.max()) + 1)]
-    exact = estimator == "exact" or (estimator == "auto" and n <= EXACT_UP_TO)
+    exact = is_exact(estimator, n)
     with use_workers(workers, jobs) as pool:
         parts: list[_Means] = []
         for rows in [] if exact else members:
@@ -287,11 +295,13 @@ def _assemble(parts: list[_Means], sizes: list[int], tolerance: float, estimator
         bound = math.log(n) - (shares * [part.neighbours_only for part in parts]).sum(axis=0)
         recall = float((shares[:, 0] * [part.recall for part in parts]).sum())
     largest = parts[int(np.argmax(sizes))]
+    # a sum of differences may leave the range of 1 / p; half of the interval of the logarithm, which is not symmetric
+    low, inverse, high = (np.clip(values[k:] + sign * errors[k:], 1.0 / n, 1.0) for sign in (-1.0, 0.0, 1.0))
     return EntropyEstimate(
         math.log(n) - values[:k],
         errors[:k],
-        math.log(n) + np.log(values[k:]),
-        errors[k:] / values[k:],
+        math.log(n) + np.log(inverse),
+        np.maximum(np.log(inverse / low), np.log(high / inverse)),
         estimator,
         n,
         tolerance,
@@ -321,9 +331,13 @@ class Neighbours:
 
 
 def find_neighbours(
-    y: FloatArray, x: FloatArray, n: int, same: bool, seed: int, workers: Workers, progress: Progress | None = None
-) -> Neighbours:
-    """Exact up to `EXACT_SEARCH_UP_TO` references, PyNNDescent beyond, its recall measured on a sample."""
+    y: FloatArray, x: FloatArray, n: int, same: bool, seed: int, workers: Workers, progress: Progress | None = None,
+    device: str = "cpu",
+) -> Neighbours:  # fmt: skip
+    """Exact up to `EXACT_SEARCH_UP_TO` references or on a device, else PyNNDescent, its recall measured on a sample."""
+    if device != "cpu" and n > 0:
+        found = _torch.nearest(y, x, n, precision="float32", device=device, exclude_same_row=same)
+        return Neighbours(*found, 1.0)
     if len(x) <= EXACT_SEARCH_UP_TO or n == 0:
         precision = "float32" if len(x) >= 4096 else "float64"
         found = nearest(y, x, n, same=same, precision=precision, workers=workers, progress=progress)
@@ -404,7 +418,8 @@ def approx_delta_entropy(
 
     ``sampled``: references stand in blocks of neighbours. Each environment is summed over all references of the blocks
     that are near, a part of those that are farther, and a few of those that are far: a stratified sample, unbiased for
-    p, whose own spread tells the error of p. The bias of the logarithm is corrected to first order. At last a thousand
+    p, whose own spread tells the error of p. The bias of the logarithm is corrected to first order. Environments
+    that seem new (p < 1), or that the sample tells badly, are summed over all references. At last a thousand
     environments are summed exactly, and errors are widened until 95 % of their intervals hold, among those of like dH.
 
     Parameters
@@ -526,20 +541,32 @@ class _DeltaSampler:
                 self.y, self.x, self.same, float(self.h[0]), n_references, self.rng, arithmetic, self.workers
             )
             log_p, error, visited = sample.log_sums(self.progress)
+            # what seems new, or is told badly by the sample, is worth all references
+            unsure = error > POORLY_TOLD
+            if not self.same:
+                unsure |= log_p < 0.0
+            rows = np.flatnonzero(unsure)
+            if len(rows):
+                log_p[rows] = -self.exact(self.progress, rows, "float64")
             off = log_p[checked] - truth
             # a sample cannot see what it has missed: as much is added as makes 95 % of the intervals hold
-            missing = np.sqrt(np.maximum((off / Z95) ** 2 - error[checked] ** 2, 0.0))
-            error = np.hypot(error, _error_of_like(log_p, log_p[checked], missing, _most))
+            told = ~unsure[checked]
+            missing = np.sqrt(np.maximum((off / Z95) ** 2 - error[checked] ** 2, 0.0))[told]
+            if len(missing):
+                error = np.hypot(error, _error_of_like(log_p, log_p[checked[told]], missing, _most))
+            error[rows] = 0.0
             return DeltaEntropyEstimate(0.0 - log_p, error, "sampled", _rms(off), visited)
         log_p, recall = self.nearest(min(n_neighbors, n))
         off = log_p[checked] - truth
         error = _error_of_like(log_p, log_p[checked], off, _rms)
         return DeltaEntropyEstimate(0.0 - log_p, error, "knn", _rms(off), min(n_neighbors, n), recall)
 
-    def exact(self, progress: Progress | None, rows: npt.NDArray[np.int64] | None = None) -> Array:
+    def exact(
+        self, progress: Progress | None, rows: npt.NDArray[np.int64] | None = None, precision: str | None = None
+    ) -> Array:
         """dH of all environments, or of some."""
         common: dict[str, Any] = {
-            "precision": self.precision, "device": self.device, "workers": self.workers, "progress": progress,
+            "precision": precision or self.precision, "device": self.device, "workers": self.workers, "progress": progress,
         }  # fmt: skip
         h = float(self.h[0])
         if rows is None and self.same:
@@ -549,14 +576,9 @@ class _DeltaSampler:
     def nearest(self, n_neighbors: int) -> tuple[Array, float]:
         """ln of the sum over the nearest references, and the share of them that was found."""
         seed = int(self.rng.integers(2**31))
-        n = n_neighbors - self.same
-        if self.device == "cpu":
-            search = find_neighbours(self.y, self.x, n, self.same, seed, self.workers, self.progress)
-        else:
-            found = _torch.nearest(
-                self.y, self.x, n, precision="float32", device=self.device, exclude_same_row=self.same
-            )
-            search = Neighbours(*found, 1.0)
+        search = find_neighbours(
+            self.y, self.x, n_neighbors - self.same, self.same, seed, self.workers, self.progress, self.device
+        )
         exponents = -0.5 * (search.distances / self.h[0]) ** 2
         if self.same:
             exponents = np.concatenate([np.zeros((len(self.x), 1)), exponents], axis=1)
@@ -623,8 +645,9 @@ class _Stratified:
             # rows read their weights only in mirrored tiles, of which there are none
             run_tiles(tiles, a, weighted, scale, scales[: 1 + sampled], sums, self.workers, progress)
             p += sums[0, 0]
-            if sampled:
-                variance += (float(factor.mean()) - 1.0) * sums[0, 1]
+            if sampled:  # fixed numbers are drawn from the blocks, which differ no more than one pooled stratum would
+                squares = np.maximum(sums[0, 1] - sums[0, 0] ** 2 / max(1.0, (last - first) * members.mean()), 0.0)
+                variance += (float(factor.mean()) - 1.0) * squares
             visited += int((last - first) * drawn.mean())
             first = last
         real = a.rows >= 0
@@ -633,10 +656,6 @@ class _Stratified:
         with np.errstate(divide="ignore"):
             log_p[a.rows[real]] = np.log(p[real]) + 0.5 * np.minimum(relative, 0.5)
         error[a.rows[real]] = np.sqrt(relative)
-        far = log_p < TRUSTED[self.precision] * math.log(2.0)
-        if far.any():  # nothing of the sample is near: only the nearest references count, and they must be found
-            log_p[far] = log_sums_against(self.y[far], self.x, np.array([self.h]), workers=self.workers)[0]
-            error[far] = 0.0
         return log_p, error, visited
 
     def _strata(self, panels: int, blocks: int, width: int) -> list[tuple[int, int]]:

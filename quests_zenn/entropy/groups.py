@@ -15,7 +15,7 @@ from quests_zenn._core.checks import bandwidth, one_of
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn.entropy._engine import log_sums_by_part
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
-from quests_zenn.entropy.metrics import DEFAULT_EPS, PRECISIONS
+from quests_zenn.entropy.metrics import DEFAULT_EPS, PRECISIONS, delta_entropy, single_precision_bound
 
 Array = npt.NDArray[np.float64]
 
@@ -36,7 +36,7 @@ class GroupMatrix:
         Row a, column b: mean dH of the environments of a given b. On the diagonal environments count themselves:
         ``H - ln n``.
     overlap : numpy.ndarray, shape (G, G)
-        Row a, column b: share of the environments of a that b knows, dH < eps. 1 on the diagonal.
+        Row a, column b: share of the environments of a that b knows, dH < eps. 1 on the diagonal where eps > 0.
     h : float, 1/Å
     """
 
@@ -106,6 +106,13 @@ def group_matrix(
                 matrix[mine], np.array([h]), parts, precision=precision, workers=pool, progress=progress
             )
             dh[np.ix_(present, mine)] = 0.0 - log_p[:, 0]
+            if precision != "float64":  # what is known must not depend on rounding
+                bound = single_precision_bound(matrix[mine], matrix[mine], np.array([h]), pool)
+                for part, row in zip(present, dh[np.ix_(present, mine)], strict=True):
+                    unsure = mine[(np.abs(row - eps) <= bound) & (member[mine] != part)]
+                    if len(unsure):
+                        others = matrix[mine[member[mine] == part]]
+                        dh[part, unsure] = delta_entropy(matrix[unsure], others, h, precision="float64", workers=pool)
     sizes = np.bincount(member)
     mean_dh = np.array([np.bincount(member, row) for row in dh]).T / sizes[:, None]
     known = np.array([np.bincount(member, row < eps) for row in dh]).T / sizes[:, None]

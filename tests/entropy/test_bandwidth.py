@@ -236,7 +236,7 @@ def test_equal_environments_have_no_bandwidth() -> None:
         ({"groups": [1, 2]}, r"groups must have shape \(50,\)"),
         ({"dimension": 0.0}, r"dimension must be positive and finite, got 0\.0"),
         ({"tolerance": "small"}, r"tolerance must be a number, got 'small'"),
-        ({"precision": "half"}, r"precision must be one of float64, float32, got 'half'"),
+        ({"precision": "half"}, r"precision must be one of auto, float64, float32, got 'half'"),
         ({"jobs": 0}, r"jobs must be a whole number of at least 1"),
     ],
 )

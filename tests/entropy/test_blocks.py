@@ -130,7 +130,7 @@ def test_samples_of_a_large_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for mine in (None, labels):
         full = block_error(x, member, [0.5, 1.0], labels=mine)
         with monkeypatch.context() as patched:
-            patched.setattr(blocks, "EXACT_UP_TO", 2000)
+            patched.setattr(blocks, "ASKED", 2000)
             found = block_error(x, member, [0.5, 1.0], labels=mine, random_state=0)
             again = block_error(x, member, [0.5, 1.0], labels=mine, random_state=0)
             other = block_error(x, member, [0.5, 1.0], labels=mine, random_state=1)
@@ -146,7 +146,7 @@ def test_samples_of_a_large_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     x, member = cloud(2500, 4), np.arange(2500) // 250
     for limit in (10_000, 1000):
-        monkeypatch.setattr(blocks, "EXACT_UP_TO", limit)
+        monkeypatch.setattr(blocks, "ASKED", limit)
         first = block_error(x, member, 0.5, random_state=3, jobs=1)
         with Workers(2) as workers:
             borrowed = block_error(x, member, 0.5, random_state=3, workers=workers)
@@ -180,7 +180,7 @@ def test_block_arguments_out_of_range(arguments: dict[str, Any], sentence: str) 
 
 
 def test_a_sample_may_miss_all_but_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "EXACT_UP_TO", 5)
+    monkeypatch.setattr(blocks, "ASKED", 5)
     with pytest.raises(ValueError, match=r"needs at least two blocks with environments among those sampled"):
         block_error(cloud(2000, 2), np.arange(2000) > 1998, 0.5, random_state=0)
 

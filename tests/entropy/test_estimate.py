@@ -173,6 +173,13 @@ def test_labels_are_sampled_apart() -> None:
     same_bits(equal, estimate_entropy(x, 0.5, "sampled", 0.05, random_state=1))
 
 
+def test_the_error_of_the_whole_is_that_of_its_parts_together() -> None:
+    """Two labels, half each: their errors add up to the tolerance, no more and not much less."""
+    x, labels = uneven(LARGE), np.arange(LARGE) % 2
+    found = estimate_entropy(x, 0.5, "sampled", 0.02, labels=labels, random_state=1)
+    assert 0.8 * 0.02 / Z95 < found.standard_error <= 0.02 / Z95
+
+
 @pytest.mark.parametrize("estimator", ["sampled", "knn"])
 def test_neither_threads_nor_repetition_change_a_bit(estimator: str) -> None:
     x = uneven(LARGE)
@@ -393,6 +400,24 @@ def test_sampled_p_is_free_of_bias() -> None:
     ratio = (found.mean(axis=0) / exact)[close]
     assert close.sum() > 200
     assert ratio.mean() == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_bias_of_the_logarithm_is_corrected() -> None:
+    """E ln p = ln p - var / 2 p^2: where var / p^2 is 0.01 to 0.1, what is left of it is a tenth of that."""
+    x, y = cloud(6000, 8), cloud(300, 8, seed=1)
+    exact = -delta_entropy(y, x, 0.4)
+    log_p, error = np.empty((2, 50, 300))
+    with Workers(1) as workers:
+        for seed in range(50):
+            rng = np.random.default_rng(seed)
+            sample = estimate._Stratified(y, x, False, 0.4, 1024, rng, "float64", workers)
+            log_p[seed], error[seed], _ = sample.log_sums(None)
+    relative = (error**2).mean(axis=0)
+    some = (relative > 0.01) & (relative < 0.1)
+    assert some.sum() > 200
+    assert (log_p.mean(axis=0) - exact)[some].mean() == pytest.approx(0.0, abs=0.2 * relative[some].mean())
+    # and the sample knows its own spread
+    assert log_p.var(axis=0)[some].mean() == pytest.approx(relative[some].mean(), rel=0.3)
 
 
 @pytest.mark.parametrize("precision", ["auto", "float64"])

@@ -106,6 +106,7 @@ def test_the_threshold_with_labels() -> None:
     """References in one mixed cloud, so that those of a label are less dense than all of them."""
     x, h = cloud(900, 20), 0.7
     labels = np.arange(900) % 3
+    x[labels == 2] *= 1e25  # of no concern to the others, but too wide for single precision
     y, dh = near_threshold(x[labels == 1], h, DEFAULT_EPS, 150)
     clear = np.abs(dh - DEFAULT_EPS) > 1e-11
     for precision in PRECISIONS:
@@ -281,7 +282,7 @@ def two_clusters(n: int, apart: float) -> Array:
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_skipping_adds_up_to_the_share_that_was_allowed(precision: str) -> None:
-    """Each environment misses 2,048 terms of 1.5e-7: left out where 1e-3 in all is allowed, and counted where 1e-6."""
+    """Each environment misses 2,048 terms of 1.5e-7: left out where 1e-3 in all is allowed, counted where 3e-4."""
     n, k = 2048, 1.5e-7
     x = two_clusters(n, math.sqrt(-2.0 * math.log(k)))
     full = np.exp(-get_all_metrics(x, 1.0, skip=0.0, precision=precision)[2])
@@ -289,7 +290,7 @@ def test_skipping_adds_up_to_the_share_that_was_allowed(precision: str) -> None:
     missing = full - less
     assert (missing <= 1e-3 * full).all()
     np.testing.assert_allclose(missing, n * k, rtol=0.3)  # left out it was
-    kept = get_all_metrics(x, 1.0, skip=1e-6, precision=precision)[2]
+    kept = get_all_metrics(x, 1.0, skip=3e-4, precision=precision)[2]
     np.testing.assert_array_equal(np.exp(-kept), full)
 
 
