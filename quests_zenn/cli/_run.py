@@ -18,6 +18,7 @@ from quests_zenn.cli._source import SCORED, Source, check_outputs
 from quests_zenn.cli._tell import warn
 from quests_zenn.descriptors import describe
 from quests_zenn.entropy import (
+    EntropyEstimate,
     GroupMatrix,
     GroupMetrics,
     approx_delta_entropy,
@@ -26,9 +27,9 @@ from quests_zenn.entropy import (
     get_all_metrics,
     group_matrix,
     group_metrics,
+    is_exact,
     time_blocks,
 )
-from quests_zenn.entropy.estimate import EntropyEstimate, is_exact
 from quests_zenn.io.frames import read_atoms, stem
 from quests_zenn.io.outputs import make_writable, write_scored
 from quests_zenn.io.plots import Curve, plot_trajectory

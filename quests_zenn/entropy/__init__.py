@@ -1,5 +1,6 @@
 """Environments to densities to information. Arrays only: this room knows no atoms and no files."""
 
+from quests_zenn.entropy.approximate import DeltaEntropyEstimate, approx_delta_entropy
 from quests_zenn.entropy.bandwidth import (
     DEFAULT_BANDWIDTH,
     BandwidthLikelihood,
@@ -10,12 +11,7 @@ from quests_zenn.entropy.bandwidth import (
 )
 from quests_zenn.entropy.blocks import GAS_CONSTANT, BlockError, autocorrelation_time, block_error, time_blocks
 from quests_zenn.entropy.curves import InformationGap, LearningCurve, information_gap, learning_curve
-from quests_zenn.entropy.estimate import (
-    DeltaEntropyEstimate,
-    EntropyEstimate,
-    approx_delta_entropy,
-    estimate_entropy,
-)
+from quests_zenn.entropy.estimate import EntropyEstimate, estimate_entropy, is_exact
 from quests_zenn.entropy.groups import GroupMatrix, group_matrix
 from quests_zenn.entropy.metrics import (
     PRECISIONS,
@@ -55,6 +51,7 @@ __all__ = [
     "group_metrics",
     "information_gap",
     "intrinsic_dimension",
+    "is_exact",
     "is_novel",
     "learning_curve",
     "likelihood",

@@ -28,6 +28,9 @@ from quests_zenn.entropy._packing import FloatArray
 
 Array = npt.NDArray[np.float64]
 
+#: Half-width of a 95 % interval in standard errors.
+Z95 = 1.959963984540054
+
 #: Each sample of references is this much larger than the one before ...
 GROWTH = 30
 #: ... and the first has at least so many.

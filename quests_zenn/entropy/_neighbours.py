@@ -1,8 +1,9 @@
-"""Nearest environments: exact, with the tiles of the engine."""
+"""Nearest environments: exact, with the tiles of the engine; of very large sets approximately, with PyNNDescent."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ from scipy.spatial.distance import cdist
 
 from quests_zenn._core.jit import strict_kernel
 from quests_zenn._core.parallel import Workers, split_evenly
+from quests_zenn.entropy import _torch
 from quests_zenn.entropy._engine import (
     _PANELS_AT_ONCE,
     _ROWS_AT_ONCE,
@@ -21,6 +23,13 @@ from quests_zenn.entropy._engine import (
 from quests_zenn.entropy._packing import ROWS_PER_TASK, FloatArray, base_scale, exponent_error, pack_rows
 from quests_zenn.entropy._plan import Tiles, batches, count_pairs, row_tiles
 from quests_zenn.entropy._tile import ROWS, tile_exponents
+
+#: Neighbours that ``knn`` sums.
+DEFAULT_NEIGHBOURS = 32
+
+#: References up to which neighbours are found by exact search. Beyond, PyNNDescent is faster, in spite of the half
+#: minute that it takes to compile in every process.
+EXACT_SEARCH_UP_TO = 150_000
 
 #: Candidates kept beyond those asked for when the search runs in single precision.
 SPARE = 8
@@ -219,3 +228,44 @@ def nearest_of_rows(
     own[~own.any(axis=1), -1] = True  # hidden behind copies of itself: any of them stands for it
     keep = ~own
     return indices[keep].reshape(len(rows), n), distances[keep].reshape(len(rows), n)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest references of every environment asked about, nearest first."""
+
+    indices: npt.NDArray[np.int64]  #: (m, n)
+    distances: npt.NDArray[np.float64]  #: (m, n), 1/Å
+    recall: float  #: share of the true neighbours among them; 1.0 where the search was exact
+
+
+def find_neighbours(
+    y: FloatArray, x: FloatArray, n: int, same: bool, seed: int, workers: Workers, progress: Progress | None = None,
+    device: str = "cpu",
+) -> Neighbours:  # fmt: skip
+    """Exact up to `EXACT_SEARCH_UP_TO` references or on a device, else PyNNDescent, its recall measured on a sample."""
+    if device != "cpu" and n > 0:
+        found = _torch.nearest(y, x, n, precision="float32", device=device, exclude_same_row=same)
+        return Neighbours(*found, 1.0)
+    if len(x) <= EXACT_SEARCH_UP_TO or n == 0:
+        precision = "float32" if len(x) >= 4096 else "float64"
+        found = nearest(y, x, n, same=same, precision=precision, workers=workers, progress=progress)
+        return Neighbours(*found, 1.0)
+    from pynndescent import NNDescent  # takes two seconds to import, and half a minute to compile
+
+    graph = max(30, n + same)
+    index = NNDescent(x, n_neighbors=graph, random_state=seed, n_jobs=workers.jobs)
+    if same:
+        indices, distances = index.neighbor_graph
+        own = indices == np.arange(len(x))[:, None]
+        own[~own.any(axis=1), -1] = True
+        keep = ~own
+        indices = indices[keep].reshape(len(x), -1)[:, :n]
+        distances = distances[keep].reshape(len(x), -1)[:, :n]
+    else:
+        indices, distances = index.query(y, k=n)
+    rows = np.random.default_rng(seed).choice(len(y), min(len(y), 200), replace=False)
+    # of a set within itself, each row finds itself too
+    true = nearest(y[rows], x, n + same, precision="float32", workers=workers)[1][:, -1]
+    recall = float(np.mean(distances[rows] <= true[:, None] * (1.0 + 1e-5)))
+    return Neighbours(indices.astype(np.int64), distances.astype(np.float64), recall)

@@ -323,3 +323,12 @@ def base_scale(h: float) -> float:
 def relative_scales(h: npt.NDArray[np.float64], precision: str) -> FloatArray:
     """Factors of those exponents for each bandwidth, relative to the first."""
     return ((h[0] / h) ** 2).astype(precision)
+
+
+def for_samples(precision: str, x: FloatArray, h: float, allowed: float) -> str:
+    """Single precision for ``auto`` where its error, nats, is allowed: samples err by more, unless x is very wide."""
+    if precision != "auto":
+        return precision
+    some = x[:: max(1, len(x) // 10_000)]
+    exponent = base_scale(h) ** 2 * float(some.var(axis=0, dtype=np.float64).sum())
+    return "float32" if 2.0**-24 * exponent <= allowed else "float64"

@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from quests_zenn._core.parallel import Workers
 from quests_zenn.entropy import (
     approx_delta_entropy,
+    approximate,
     delta_entropy,
     diversity,
     entropy,
@@ -25,7 +26,9 @@ from quests_zenn.entropy import (
     estimate_entropy,
     get_all_metrics,
 )
-from quests_zenn.entropy.estimate import ESTIMATORS, Z95, EntropyEstimate
+from quests_zenn.entropy._levels import Z95
+from quests_zenn.entropy._strata import Stratified
+from quests_zenn.entropy.estimate import ESTIMATORS, EntropyEstimate
 
 Array = npt.NDArray[Any]
 
@@ -345,7 +348,7 @@ def test_auto_samples_large_sets_only(monkeypatch: pytest.MonkeyPatch) -> None:
         return approx_delta_entropy(y, x, 0.5, random_state=0, **options).estimator
 
     assert used(n_references=1024) == "exact"
-    monkeypatch.setattr(estimate, "EXACT_UP_TO", 2000)
+    monkeypatch.setattr(approximate, "EXACT_UP_TO", 2000)
     assert used(n_references=1024) == "sampled"
     assert used(n_references=LARGE // 2) == "exact"  # sampling half of it does not pay
     assert used() == "exact"
@@ -410,7 +413,7 @@ def test_the_bias_of_the_logarithm_is_corrected() -> None:
     with Workers(1) as workers:
         for seed in range(50):
             rng = np.random.default_rng(seed)
-            sample = estimate._Stratified(y, x, False, 0.4, 1024, rng, "float64", workers)
+            sample = Stratified(y, x, False, 0.4, 1024, rng, "float64", workers)
             log_p[seed], error[seed], _ = sample.log_sums(None)
     relative = (error**2).mean(axis=0)
     some = (relative > 0.01) & (relative < 0.1)

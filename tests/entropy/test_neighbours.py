@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from quests_zenn._core.parallel import Workers
-from quests_zenn.entropy import estimate
-from quests_zenn.entropy._neighbours import SPARE, nearest
-from quests_zenn.entropy.estimate import find_neighbours
+from quests_zenn.entropy import _neighbours
+from quests_zenn.entropy._neighbours import SPARE, find_neighbours, nearest
 
 Array = npt.NDArray[Any]
 
@@ -260,7 +259,7 @@ def test_the_approximate_search_knows_what_it_finds(data_dir: Path, monkeypatch:
 
     x = get_descriptors(read(data_dir / "mlearn_Si_train.xyz", ":"))[::2]
     x[1] = x[0]  # a copy beside itself
-    monkeypatch.setattr(estimate, "EXACT_SEARCH_UP_TO", 1000)
+    monkeypatch.setattr(_neighbours, "EXACT_SEARCH_UP_TO", 1000)
     with Workers(2) as workers:
         within = find_neighbours(x, x, 12, True, 0, workers)
         against = find_neighbours(x[:500], x[500:], 12, False, 0, workers)
