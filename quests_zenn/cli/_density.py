@@ -18,15 +18,14 @@ from quests_zenn.cli._source import MATRIX, SCORED, Source, check_outputs
 from quests_zenn.cli._tell import warn
 from quests_zenn.io import plots
 from quests_zenn.io.frames import read_atoms, stem
-from quests_zenn.io.outputs import make_writable, write_matrix, write_scored
+from quests_zenn.io.outputs import write_matrix
 
 
-def _open(
-    command: str, files: tuple[str, ...], options: dict[str, Any], times: _tell.Times, on_atoms: Any = None, **more: Any
-) -> Source:
+def _open(files: tuple[str, ...], options: dict[str, Any], times: _tell.Times, volumes: bool | None = None) -> Source:
     """Files read and described."""
-    source = Source(files, options | more, on_atoms)
-    source.wants_volumes = "bandwidths" in options and "auto" in source.requested
+    source = Source(files, options, volumes)
+    if len(source.requested) > 1:
+        raise DataError("this command takes one --bandwidth, got several")
     source.warm_up()
     source.describe()
     for name, seconds in source.seconds.items():
@@ -36,8 +35,6 @@ def _open(
 
 
 def _one_bandwidth(source: Source) -> tuple[float, str]:
-    if len(source.requested) > 1:
-        raise DataError("this command takes one --bandwidth, got several")
     values, sources = source.bandwidths()
     return values[0], sources[0]
 
@@ -67,16 +64,12 @@ def descriptors(files: tuple[str, ...], options: dict[str, Any]) -> None:
     """Write environments to a file."""
     check_outputs(files, options, output=MATRIX)
     times = _tell.Times()
-    source = _open("descriptors", files, options, times)
+    source = _open(files, options, times)
     env = source.environments
-    if source.chosen is not None and options["output"].endswith(".npz"):
-        counts = np.bincount(source.owner, minlength=len(source.lengths))
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-    else:
-        offsets = env.frame_offsets
+    counts = np.bincount(source.owner, minlength=len(source.lengths))
     content = {
         "x": source.x,
-        "frame_offsets": offsets,
+        "frame_offsets": np.concatenate([[0], np.cumsum(counts)]),
         "numbers": source.numbers,
         "labels": np.array(source.labels),
         "k": np.array(env.k),
@@ -104,19 +97,12 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     check_outputs((*files, *references), options, output=SCORED)
     times = _tell.Times()
 
-    def on_atoms(label: str, atoms: Any) -> None:
-        if options["output"]:
-            make_writable(atoms, label)
-
     elements = None
     if options["species"] != "none":  # both need the same columns
         elements = _elements_of((*files, *references), options)
-    known = _open("dh", references, options | {"select": None, "elements": elements}, times)
-    source = _open("dh", files, options | {"elements": elements}, times, on_atoms)
-    if options["bandwidths"] and "auto" in known.requested:
-        h, origin = _one_bandwidth(known)  # that of the reference: what is asked about may be anything
-    else:
-        h, origin = _one_bandwidth(source)
+    known = _open(references, options | {"select": None, "elements": elements, "output": None}, times)
+    h, origin = _one_bandwidth(known)  # auto: that of the reference, since what is asked about may be anything
+    source = _open(files, options | {"elements": elements}, times, volumes=False)
     precision = options["precision"]
     with (
         Workers(source.jobs) as workers,
@@ -138,17 +124,7 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
             )  # fmt: skip
     scope = "the reference: " + ", ".join(references)
     if options["output"]:
-        atoms = (item for spec in files for item in read_atoms(spec, options["type_map"]))
-        notes = {"dH_scope": scope, "dH_bandwidth": h, **{f"dH_{k}": options[k] for k in ("k", "cutoff", "species")}}
-        exact = found.estimator == "exact"
-        errors = None if exact else _of_all_atoms(source, found.standard_error)
-        times.step(
-            "writing",
-            lambda: write_scored(
-                options["output"], atoms, _of_all_atoms(source, values), options["overwrite"], notes=notes,
-                errors=errors,
-            ),
-        )  # fmt: skip
+        times.step("writing", lambda: source.write_scored(values, found.standard_error, h, scope))
     frames, owner = np.unique(source.owner, return_inverse=True)
     sizes = np.bincount(owner)
     mean = np.bincount(owner, values) / sizes
@@ -216,14 +192,6 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
         warn(f"the reference has never seen {' '.join(unseen)}: {told}")
 
 
-def _of_all_atoms(source: Source, values: np.ndarray) -> np.ndarray:
-    if source.chosen is None:
-        return values
-    scores = np.full(sum(source.lengths), np.nan)
-    scores[source.chosen] = values
-    return scores
-
-
 def _elements_of(files: tuple[str, ...], options: dict[str, Any]) -> list[str]:
     """Elements of all files, so that the same columns mean the same."""
     from ase.data import chemical_symbols
@@ -242,7 +210,7 @@ def overlap(files: tuple[str, ...], options: dict[str, Any]) -> None:
     """Parts of the data, compared with each other."""
     check_outputs(files, options)
     times = _tell.Times()
-    source = _open("overlap", files, options, times)
+    source = _open(files, options, times)
     h, origin = _one_bandwidth(source)
     names = source.groups
     pairs = len(source.x) * (len(source.x) + 1) // 2
@@ -281,7 +249,7 @@ def compare(first: str, second: str, options: dict[str, Any]) -> None:
     check_outputs((first, second), options)
     times = _tell.Times()
     elements = _elements_of((first, second), options) if options["species"] != "none" else None
-    sources = [_open("compare", (spec,), options | {"elements": elements}, times) for spec in (first, second)]
+    sources = [_open((spec,), options | {"elements": elements}, times) for spec in (first, second)]
     (h, origin), (other, _) = (_one_bandwidth(source) for source in sources)
     if h != other:
         h, origin = 0.5 * (h + other), "auto: mean of both files"
@@ -403,7 +371,7 @@ def learning_curve(files: tuple[str, ...], options: dict[str, Any]) -> None:
     sizes = None
     if options["sizes"] is not None:
         sizes = [whole_number(part, "a size", 1) for part in _numbers(options["sizes"], "--sizes")]
-    source = _open("learning-curve", files, options, times)
+    source = _open(files, options, times)
     h, origin = _one_bandwidth(source)
     with progress_bar("kernel sums", "pair", quiet=source.quiet) as advance:
         curve = times.step(
@@ -467,11 +435,7 @@ def bandwidth(files: tuple[str, ...], options: dict[str, Any]) -> None:
             raise DataError(f"--grid must ascend, got {options['grid']!r}")
         grid = np.geomspace(low, high, count)
     times = _tell.Times()
-    source = Source(files, options | {"bandwidths": ()})
-    source.wants_volumes = True
-    source.warm_up()
-    source.describe()
-    times.seconds |= source.seconds
+    source = _open(files, options, times, volumes=True)
     groups = source.groups
     if len(np.unique(groups)) < 2:
         raise DataError(

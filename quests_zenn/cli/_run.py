@@ -30,8 +30,7 @@ from quests_zenn.entropy import (
     is_exact,
     time_blocks,
 )
-from quests_zenn.io.frames import read_atoms, stem
-from quests_zenn.io.outputs import make_writable, write_scored
+from quests_zenn.io.frames import stem
 from quests_zenn.io.plots import Curve, plot_trajectory
 
 SCOPE_RUN = "all environments of the run"
@@ -45,17 +44,12 @@ class EntropyRun:
     def __init__(self, files: tuple[str, ...], options: dict[str, Any]) -> None:
         check_outputs(files, options, output=SCORED)
         self.files, self.options = files, options
-        self.source = Source(files, options, self._on_atoms)
-        self.source.wants_volumes = "auto" in self.source.requested
+        self.source = Source(files, options)
         self.times = _tell.Times()
         self.times.seconds = self.source.seconds  # one list of steps
         self.block_errors: np.ndarray | None = None
         self.frames: GroupMetrics | None = None
         self.groups: list[GroupMatrix] = []
-
-    def _on_atoms(self, label: str, atoms: Any) -> None:
-        if self.options["output"]:
-            make_writable(atoms, label)  # now, not after all the work
 
     # ------------------------------------------------------------------ the work
 
@@ -197,7 +191,10 @@ class EntropyRun:
         _options.Interrupts.raise_if_pending()
         options = self.options
         if options["output"]:
-            self.times.step("writing", self.write)
+            errors = None if self.dh_error is None else self.dh_error[0]
+            self.times.step(
+                "writing", lambda: self.source.write_scored(self.dh[0], errors, self.bandwidths[0], SCOPE_RUN)
+            )
         if options["plot_file"]:
             self.plot()
         scope = {"dH": SCOPE_RUN, "mean_dh": SCOPE_RUN, "frames.mean_dh": SCOPE_FRAME}
@@ -210,28 +207,6 @@ class EntropyRun:
         if not options["quiet"]:
             self.print_table()
             self.print_warnings()
-
-    def write(self) -> None:
-        """The frames, with dH per atom."""
-        options = self.options
-        atoms = (item for spec in self.files for item in read_atoms(spec, options["type_map"]))
-        notes = {
-            "dH_scope": SCOPE_RUN,
-            "dH_bandwidth": self.bandwidths[0],
-            **{f"dH_{name}": options[name] for name in ("k", "cutoff", "species")},
-        }
-        errors = None if self.dh_error is None else self.of_all_atoms(self.dh_error[0])
-        write_scored(
-            options["output"], atoms, self.of_all_atoms(self.dh[0]), options["overwrite"], notes=notes, errors=errors
-        )
-
-    def of_all_atoms(self, values: np.ndarray) -> np.ndarray:
-        """Values of the environments asked about for every atom of the input; NaN for the others."""
-        if self.source.chosen is None:
-            return values
-        scores = np.full(sum(self.source.lengths), np.nan)
-        scores[self.source.chosen] = values
-        return scores
 
     def result(self, b: int) -> dict[str, Any]:
         """Everything that depends on the bandwidth."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,13 @@ from quests_zenn.cli import _options
 from quests_zenn.cli._tell import warn
 from quests_zenn.descriptors import Environments, describe, element_symbols, volume_per_atom
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, get_all_metrics, get_bandwidth
-from quests_zenn.io.frames import Frame, holds_bare_types, read_frames, selected_atoms, split_index
-from quests_zenn.io.outputs import check_output
+from quests_zenn.io.frames import Frame, holds_bare_types, read_atoms, read_frames, selected_atoms, split_index
+from quests_zenn.io.outputs import check_output, make_writable, write_scored
 from quests_zenn.io.plots import check_plot
+
+#: Endings of frames with scores, and of environments alone.
+SCORED = (".xyz", ".extxyz")
+MATRIX = (".npz", ".npy")
 
 #: Share of environments with fewer than k neighbours from which on the user is told.
 MANY_INCOMPLETE = 0.1
@@ -31,17 +35,16 @@ class Source:
     ----------
     files : names, each with an ASE index or without
     options : those of the command; missing ones have their default
-    on_atoms : called with label and ``ase.Atoms`` of each frame
+    volumes : whether the volume per atom of each frame is wanted; by default where a bandwidth comes from it
     """
 
-    def __init__(
-        self, files: tuple[str, ...], options: dict[str, Any], on_atoms: Callable[[str, Any], None] | None = None
-    ) -> None:
-        self.files, self.options, self.on_atoms = files, options, on_atoms
+    def __init__(self, files: tuple[str, ...], options: dict[str, Any], volumes: bool | None = None) -> None:
+        self.files, self.options = files, options
         self.jobs = resolve_jobs(options["jobs"])
         self.quiet: bool = options["quiet"]
         self.select: str | None = options.get("select")
         self.by: str | None = options.get("by")
+        self.scores = bool(options.get("output")) and not options["output"].endswith(MATRIX)
         self.dtype = "float32" if options.get("precision") == "float32" else "float64"
         # filled while frames stream through
         self.lengths: list[int] = []
@@ -51,7 +54,7 @@ class Source:
         self.selection: list[np.ndarray] = []
         self.volumes: list[float] = []
         self.without_volume: list[str] = []
-        self.wants_volumes = False
+        self.wants_volumes = "auto" in self.requested if volumes is None else volumes
         self.seconds: dict[str, float] = {"reading": 0.0}
         self.chosen: np.ndarray | None = None
 
@@ -81,8 +84,8 @@ class Source:
             yield frame
 
     def _note(self, label: str, atoms: Any) -> None:
-        if self.on_atoms is not None:
-            self.on_atoms(label, atoms)
+        if self.scores:
+            make_writable(atoms, label)  # now, not after all the work
         if self.select is not None:
             self.selection.append(selected_atoms(atoms, self.select, label))
         if self.by is not None:
@@ -183,6 +186,29 @@ class Source:
         env, asked = self.environments, slice(None) if self.chosen is None else self.chosen
         return int(np.count_nonzero(env.incomplete[asked])), int(np.count_nonzero(env.tied[asked]))
 
+    def of_all_atoms(self, values: np.ndarray) -> np.ndarray:
+        """Values of the environments asked about for every atom of the input; NaN for the others."""
+        if self.chosen is None:
+            return values
+        scores = np.full(sum(self.lengths), np.nan)
+        scores[self.chosen] = values
+        return scores
+
+    def write_scored(self, dh: np.ndarray, errors: np.ndarray | None, h: float, scope: str) -> None:
+        """The frames, read once more, with dH per atom, and its standard error where it has one."""
+        options = self.options
+        atoms = (item for spec in self.files for item in read_atoms(spec, options["type_map"]))
+        notes = {"dH_scope": scope, "dH_bandwidth": h}
+        notes |= {f"dH_{name}": options[name] for name in ("k", "cutoff", "species")}
+        write_scored(
+            options["output"],
+            atoms,
+            self.of_all_atoms(dh),
+            options["overwrite"],
+            notes=notes,
+            errors=None if errors is None or not errors.any() else self.of_all_atoms(errors),
+        )
+
     def parameters(self) -> dict[str, Any]:
         """What every document says of its input."""
         env = self.environments
@@ -260,8 +286,6 @@ def check_outputs(files: tuple[str, ...], options: dict[str, Any], **kinds: tupl
         check_plot(options["plot_file"], overwrite)
 
 
-SCORED = (".xyz", ".extxyz")
-MATRIX = (".npz", ".npy")
 _WHAT: dict[tuple[str, ...], str] = {
     SCORED: "scored frames are extended XYZ; its name must end in .xyz or .xyz.gz",
     MATRIX: "environments are written as .npz (with all that is known of them) or .npy (the matrix alone)",
