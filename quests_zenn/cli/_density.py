@@ -265,32 +265,38 @@ def compare(first: str, second: str, options: dict[str, Any]) -> None:
         raise DataError(
             f"{first}, {second}: {frames} frames cannot be cut into {options['blocks']} blocks; give fewer --blocks"
         )
-    results = []
+    states = []
     with Workers(sources[0].jobs) as workers, progress_bar("kernel sums", "pair", quiet=options["quiet"]) as advance:
         for source in sources:
-            results.append(times.step("sums", lambda: _state(source, frames, h, options, workers, advance)))  # noqa: B023
+            states.append(
+                times.step("sums", lambda: _evenly_spaced(source, frames, h, options, workers, advance))  # noqa: B023
+            )
+    results = [_told(*state) for state in states]
     a, b = results
-    difference = b["entropy"] - a["entropy"]
+    difference, gas = b["entropy"] - a["entropy"], room.GAS_CONSTANT
     error = math.hypot(a["error"], b["error"])
     document = {
         "bandwidth": h, "bandwidth_source": origin, "n_frames_each": frames, "a": a, "b": b,
-        "delta_entropy": difference, "delta_error": error, "delta_J_per_mol_K": difference * room.GAS_CONSTANT,
-        "delta_error_J_per_mol_K": error * room.GAS_CONSTANT, "blocks": options["blocks"],
+        "delta_entropy": difference, "delta_error": error, "delta_J_per_mol_K": difference * gas,
+        "delta_error_J_per_mol_K": error * gas, "blocks": options["blocks"],
     }  # fmt: skip
     if options["plot_file"]:
         plots.plot_lines(
             options["plot_file"],
             [
-                (f"{letter} {stem(spec)}", np.arange(frames), np.array(r["frame_dh"]), None)
-                for letter, spec, r in zip("AB", (first, second), results, strict=True)
+                (f"{letter} {stem(spec)}", np.arange(frames), state.frame_dh, None)
+                for letter, spec, (_, state) in zip("AB", (first, second), states, strict=True)
             ],
             x_label="frame", y_label="mean dH of the frame among all of its file (nats)",
             overwrite=options["overwrite"],
         )  # fmt: skip
-    for result in results:
-        del result["frame_dh"]
     _options.Interrupts.raise_if_pending()
-    found = document | sources[0].parameters() | {"n_environments": a["n_environments"], "n_frames": frames}
+    both = [source.parameters() for source in sources]
+    flagged = {name: both[0][name] + both[1][name] for name in ("n_tied", "n_incomplete")}
+    elements = sorted({*both[0]["elements"], *both[1]["elements"]})
+    found = (
+        document | both[0] | flagged | {"elements": elements, "n_environments": a["n_environments"], "n_frames": frames}
+    )
     _tell.write_document("compare", (first, second), options, found, times, sources[0].jobs)
     if options["quiet"]:
         return
@@ -303,7 +309,6 @@ def compare(first: str, second: str, options: dict[str, Any]) -> None:
             f"{name:<{width}}{frames:8d}{r['n_environments']:10d}{r['entropy']:10.4f}{r['error']:9.4f}"
             f"{math.log(r['n_environments']):9.4f}{r['autocorrelation_time']:10.1f} frames"
         )
-    gas = room.GAS_CONSTANT
     click.echo(f"\nH(B) - H(A)   {difference:.4f} ± {error:.4f} nats = k_B per atom")
     click.echo(f"{'':14}{difference * gas:.3f} ± {error * gas:.3f} J/(mol K)")
     _tell.rows([times.row(sources[0].jobs)])
@@ -325,39 +330,34 @@ def compare(first: str, second: str, options: dict[str, Any]) -> None:
         warn(f"{frames} frames of each were used, evenly spaced; the files hold {lengths[0]} and {lengths[1]}")
 
 
-def _state(
+def _evenly_spaced(
     source: Source, frames: int, h: float, options: dict[str, Any], workers: Workers, advance: Any
-) -> dict[str, Any]:
-    """Entropy of evenly spaced frames, with its errors."""
+) -> tuple[int, room.TrajectoryEntropy]:
+    """The entropy of so many evenly spaced frames, and the number of their environments."""
     n = len(source.lengths)
-    picked = np.arange(frames) * n // frames
     place = np.full(n, -1)
-    place[picked] = np.arange(frames)
+    place[np.arange(frames) * n // frames] = np.arange(frames)
     keep = place[source.owner] >= 0
-    x, owner = source.x[keep], place[source.owner[keep]]
-    centres = None if source.centres is None else source.centres[keep]
-    common: dict[str, Any] = {"precision": options["precision"], "workers": workers, "progress": advance}
-    rng = np.random.default_rng(options["seed"])
-    found = room.estimate_entropy(
-        x, h, options["estimator"], options["tolerance"], labels=centres, random_state=rng, **common
-    )
-    blocks = room.time_blocks(frames, options["blocks"])[owner]
-    jackknife = room.block_error(x, blocks, h, labels=centres, random_state=rng, **common)
-    dh = room.approx_delta_entropy(
-        x, None, h, estimator=options["estimator"], y_labels=centres, random_state=rng, **common
-    ).values
-    by_frame = np.bincount(owner, dh) / np.bincount(owner)
-    block = float(np.asarray(jackknife.standard_error))
+    found = room.trajectory_entropy(
+        source.x[keep], place[source.owner[keep]], h, blocks=options["blocks"],
+        labels=None if source.centres is None else source.centres[keep], estimator=options["estimator"],
+        tolerance=options["tolerance"], random_state=options["seed"], precision=options["precision"], workers=workers,
+        progress=advance,
+    )  # fmt: skip
+    return int(keep.sum()), found
+
+
+def _told(n: int, found: room.TrajectoryEntropy) -> dict[str, Any]:
+    """One trajectory, for the document."""
     return {
-        "n_environments": len(x),
-        "entropy": float(found.value),
-        "estimator": found.estimator,
-        "standard_error": float(found.standard_error),
-        "block_error": block,
-        "error": math.hypot(block, float(found.standard_error)),
-        "autocorrelation_time": room.autocorrelation_time(by_frame),
-        "block_length": frames / options["blocks"],
-        "frame_dh": by_frame.tolist(),
+        "n_environments": n,
+        "entropy": found.estimate.value,
+        "estimator": found.estimate.estimator,
+        "standard_error": found.estimate.standard_error,
+        "block_error": found.block_error,
+        "error": found.error,
+        "autocorrelation_time": found.autocorrelation_time,
+        "block_length": found.block_length,
     }
 
 

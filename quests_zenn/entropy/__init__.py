@@ -9,7 +9,15 @@ from quests_zenn.entropy.bandwidth import (
     likelihood,
     select_bandwidth,
 )
-from quests_zenn.entropy.blocks import GAS_CONSTANT, BlockError, autocorrelation_time, block_error, time_blocks
+from quests_zenn.entropy.blocks import (
+    GAS_CONSTANT,
+    BlockError,
+    TrajectoryEntropy,
+    autocorrelation_time,
+    block_error,
+    time_blocks,
+    trajectory_entropy,
+)
 from quests_zenn.entropy.curves import InformationGap, LearningCurve, information_gap, learning_curve
 from quests_zenn.entropy.estimate import EntropyEstimate, estimate_entropy, is_exact
 from quests_zenn.entropy.groups import GroupMatrix, group_matrix
@@ -38,6 +46,7 @@ __all__ = [
     "GroupMetrics",
     "InformationGap",
     "LearningCurve",
+    "TrajectoryEntropy",
     "approx_delta_entropy",
     "autocorrelation_time",
     "block_error",
@@ -59,4 +68,5 @@ __all__ = [
     "overlap",
     "select_bandwidth",
     "time_blocks",
+    "trajectory_entropy",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,9 @@ from quests_zenn._core.checks import one_of, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn._core.rng import as_rng
 from quests_zenn.entropy._engine import log_sums_by_part
+from quests_zenn.entropy.approximate import approx_delta_entropy
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
+from quests_zenn.entropy.estimate import DEFAULT_TOLERANCE, EntropyEstimate, estimate_entropy
 from quests_zenn.entropy.metrics import PRECISIONS
 
 Array = npt.NDArray[np.float64]
@@ -172,6 +176,95 @@ def autocorrelation_time(series: npt.ArrayLike) -> float:
     times = np.cumsum(correlation / correlation[0]) - 0.5
     window = np.flatnonzero(np.arange(n) >= 5.0 * times)
     return float(max(0.5, times[window[0] if len(window) else n - 1]))
+
+
+@dataclass(frozen=True)
+class TrajectoryEntropy:
+    """Entropy of a trajectory, with its errors.
+
+    Attributes
+    ----------
+    estimate : EntropyEstimate
+        H, and the error that samples leave.
+    block_error : float, nats
+        What the correlation of frames leaves.
+    error : float, nats
+        Both together.
+    frame_dh : numpy.ndarray, shape (F,), nats
+        Mean dH of each frame, among all environments of the trajectory.
+    autocorrelation_time : float
+        Of that mean, in frames.
+    block_length : float
+        Frames in a block.
+    """
+
+    estimate: EntropyEstimate
+    block_error: float
+    error: float
+    frame_dh: Array
+    autocorrelation_time: float
+    block_length: float
+
+
+def trajectory_entropy(
+    x: npt.ArrayLike,
+    frames: npt.ArrayLike,
+    h: float = DEFAULT_BANDWIDTH,
+    *,
+    blocks: int = DEFAULT_BLOCKS,
+    labels: npt.ArrayLike | None = None,
+    estimator: str = "auto",
+    tolerance: float = DEFAULT_TOLERANCE,
+    random_state: int | np.random.Generator | None = None,
+    precision: str = "auto",
+    jobs: int | None = None,
+    workers: Workers | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> TrajectoryEntropy:
+    """Entropy of a trajectory, its error from blocks of frames, and how long frames remember each other.
+
+    Parameters
+    ----------
+    x : array_like, shape (N, d)
+        Environments, 1/Å.
+    frames : array_like, shape (N,)
+        Number of the frame of each environment, in order of time.
+    h : float
+        Bandwidth, 1/Å.
+    blocks : int
+        Blocks of consecutive frames, at most one for each frame. See `block_error`.
+    labels, estimator, tolerance, random_state, precision, jobs, workers, progress
+        See `estimate_entropy`.
+
+    Returns
+    -------
+    TrajectoryEntropy
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two frames, or an argument is out of range.
+    """
+    owner = as_codes(frames, len(as_matrix(x, "x")), "frames")
+    assert owner is not None
+    n_frames, rng = int(owner.max()) + 1, as_rng(random_state)
+    with use_workers(workers, jobs) as pool:
+        common: dict[str, Any] = {"precision": precision, "workers": pool, "progress": progress}
+        found = estimate_entropy(x, h, estimator, tolerance, labels=labels, random_state=rng, **common)
+        block = block_error(x, time_blocks(n_frames, blocks)[owner], h, labels=labels, random_state=rng, **common)
+        dh = approx_delta_entropy(
+            x, None, h, estimator=estimator, y_labels=labels, random_state=rng, **common
+        ).values  # fmt: skip
+    by_frame = np.bincount(owner, dh) / np.bincount(owner)
+    error = float(np.asarray(block.standard_error))
+    return TrajectoryEntropy(
+        found,
+        error,
+        math.hypot(error, float(found.standard_error)),
+        by_frame,
+        autocorrelation_time(by_frame),
+        n_frames / min(blocks, n_frames),
+    )
 
 
 def time_blocks(n_frames: int, blocks: int = DEFAULT_BLOCKS) -> npt.NDArray[np.int64]:

@@ -280,3 +280,20 @@ def test_the_gas_constant() -> None:
     from ase.units import _k, _Nav
 
     assert pytest.approx(_k * _Nav, rel=1e-6) == GAS_CONSTANT
+
+
+def test_trajectory_entropy_is_made_of_its_parts() -> None:
+    rng = np.random.default_rng(8)
+    frames = np.repeat(np.arange(24), 20)
+    x = rng.normal(size=(480, 4)) + np.cumsum(rng.normal(scale=0.2, size=(24, 4)), axis=0)[frames]
+    found = blocks.trajectory_entropy(x, frames, 0.5, blocks=6)
+    h, _, dh = get_all_metrics(x, 0.5)
+    error = blocks.block_error(x, blocks.time_blocks(24, 6)[frames], 0.5).standard_error
+    means = dh.reshape(24, 20).mean(axis=1)
+    assert found.estimate.value == h
+    assert found.block_error == error == found.error
+    np.testing.assert_allclose(found.frame_dh, means, rtol=1e-12)
+    assert found.autocorrelation_time == blocks.autocorrelation_time(means) > 0.5
+    assert found.block_length == 4.0
+    sampled = blocks.trajectory_entropy(x, frames, 0.5, blocks=6, estimator="sampled", random_state=1)
+    assert sampled.error == math.hypot(sampled.block_error, float(sampled.estimate.standard_error))
