@@ -13,7 +13,7 @@ from quests_zenn._core.checks import DataError, bandwidth_list, whole_number
 from quests_zenn._core.parallel import Workers
 from quests_zenn._core.progress import progress_bar
 from quests_zenn.cli import _options, _tell
-from quests_zenn.cli._run import group_document, print_groups
+from quests_zenn.cli._run import MOST_COLUMNS, group_document, print_groups, short_names, warn_of_blocks
 from quests_zenn.cli._source import MATRIX, SCORED, Source, check_outputs
 from quests_zenn.cli._tell import warn
 from quests_zenn.io import plots
@@ -101,7 +101,9 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     if options["species"] != "none":  # both need the same columns
         elements = _elements_of((*files, *references), options)
     known = _open(references, options | {"select": None, "elements": elements, "output": None}, times)
-    h, origin = _one_bandwidth(known)  # auto: that of the reference, since what is asked about may be anything
+    h, origin = _one_bandwidth(known)
+    if origin.startswith("auto"):  # what is asked about may be anything
+        origin += " of the reference"
     source = _open(files, options | {"elements": elements}, times, volumes=False)
     precision = options["precision"]
     with (
@@ -171,7 +173,7 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     rows = [
         ("reference", f"{len(known.x):,} environments ({', '.join(references)})"),
         _bandwidth_row(h, origin),
-        ("mean dH", f"{values.mean():.4f} nats"),
+        ("mean dH", f"{values.mean():.4f} nats" + (", an upper bound" if found.estimator == "knn" else "")),
         ("dH", f"5% below {low:.4f}, half below {middle:.4f}, 95% below {high:.4f}, largest {top:.4f} nats"),
         ("novel", f"{novel.mean():.2%} of the environments (dH >= {options['eps']:g} nats)"),
     ]
@@ -212,18 +214,18 @@ def overlap(files: tuple[str, ...], options: dict[str, Any]) -> None:
     times = _tell.Times()
     source = _open(files, options, times)
     h, origin = _one_bandwidth(source)
-    names = source.groups
+    codes, names = source.groups()
     pairs = len(source.x) * (len(source.x) + 1) // 2
     with progress_bar("kernel sums", "pair", total=pairs, quiet=source.quiet) as advance:
         found = times.step(
             "sums",
             lambda: room.group_matrix(
-                source.x, names, h, labels=source.centres, eps=options["eps"], precision=options["precision"],
+                source.x, h, groups=codes, labels=source.centres, eps=options["eps"], precision=options["precision"],
                 jobs=source.jobs, progress=advance,
             ),
         )  # fmt: skip
     by = options["by"]
-    short = [stem(name) if by == "file" else str(name) for name in found.names]
+    short = short_names(by, names)
     if len(short) < 2:
         warn(f"there is only one {by}: nothing to compare it with")
     if options["plot_file"]:
@@ -233,9 +235,13 @@ def overlap(files: tuple[str, ...], options: dict[str, Any]) -> None:
             matrices=[("overlap", found.overlap), ("mean dH (nats)", found.mean_dh)],
             overwrite=options["overwrite"],
         )
-    document = {"bandwidth": h, "bandwidth_source": origin, "by": by, "eps": options["eps"]} | group_document(found)
+    document = {"bandwidth": h, "bandwidth_source": origin, "by": by, "eps": options["eps"]} | group_document(
+        found, names
+    )
     if _finish("overlap", source, options, document, times, [_bandwidth_row(h, origin)]):
-        print_groups(found, by)
+        print_groups(found, by, names)
+        if len(short) > MOST_COLUMNS:
+            return
         click.echo(f"\noverlap: share of the row that the column knows (dH < {options['eps']:g} nats)")
         _tell.matrix(short, found.overlap, ".1%")
         source.warn()
@@ -310,21 +316,17 @@ def compare(first: str, second: str, options: dict[str, Any]) -> None:
             f"{math.log(r['n_environments']):9.4f}{r['autocorrelation_time']:10.1f} frames"
         )
     click.echo(f"\nH(B) - H(A)   {difference:.4f} ± {error:.4f} nats = k_B per atom")
-    click.echo(f"{'':14}{difference * gas:.3f} ± {error * gas:.3f} J/(mol K)")
+    joule = f"{difference * gas:.3f} ± {error * gas:.3f} J/(mol K)"
+    click.echo(f"{'':14}{joule}; both depend on h: a stand-in for the configurational entropy")
     _tell.rows([times.row(sources[0].jobs)])
     for name, r in zip((first, second), results, strict=True):
-        if r["block_length"] < 2.0 * r["autocorrelation_time"]:
-            warn(
-                f"{name}: a block is {r['block_length']:.0f} frames, not much longer than the autocorrelation time of "
-                f"{r['autocorrelation_time']:.1f}: the error is too small; a longer run or fewer --blocks tell it "
-                "better"
-            )
+        warn_of_blocks(f"{name}: ", r["autocorrelation_time"], frames, options["blocks"])
         if math.log(r["n_environments"]) - r["entropy"] < 0.01 * math.log(r["n_environments"]):
             warn(
                 f"{name}: H is within 1% of ln N, and tells no states apart; a wider --bandwidth (try {2 * h:.3g}) can"
             )
-    for source in sources:
-        source.warn()
+    for name, source in zip((first, second), sources, strict=True):
+        source.warn(f"{name}: ")
     lengths = [len(source.lengths) for source in sources]
     if lengths[0] != lengths[1]:
         warn(f"{frames} frames of each were used, evenly spaced; the files hold {lengths[0]} and {lengths[1]}")
@@ -339,7 +341,7 @@ def _evenly_spaced(
     place[np.arange(frames) * n // frames] = np.arange(frames)
     keep = place[source.owner] >= 0
     found = room.trajectory_entropy(
-        source.x[keep], place[source.owner[keep]], h, blocks=options["blocks"],
+        source.x[keep], h, frames=place[source.owner[keep]], blocks=options["blocks"],
         labels=None if source.centres is None else source.centres[keep], estimator=options["estimator"],
         tolerance=options["tolerance"], random_state=options["seed"], precision=options["precision"], workers=workers,
         progress=advance,
@@ -377,7 +379,7 @@ def learning_curve(files: tuple[str, ...], options: dict[str, Any]) -> None:
         curve = times.step(
             "sums",
             lambda: room.learning_curve(
-                source.x, h, sizes, repeats=options["repeats"], groups=source.groups if options["by"] else None,
+                source.x, h, sizes, repeats=options["repeats"], groups=source.groups()[0] if options["by"] else None,
                 labels=source.centres, random_state=options["seed"], precision=options["precision"], jobs=source.jobs,
                 progress=advance,
             ),
@@ -407,7 +409,11 @@ def learning_curve(files: tuple[str, ...], options: dict[str, Any]) -> None:
             "gap": gap.gap, "standard_error": gap.standard_error, "limit": gap.limit, "coefficients": gap.coefficients,
             "reason": gap.reason,
         }  # fmt: skip
-        told = gap.reason or f"{gap.gap:.3f} ± {gap.standard_error:.3f} nats (H at 1e12 environments: {gap.limit:.3f})"
+        told = f"{gap.gap:.3f} ± {gap.standard_error:.3f} nats (H at 1e12 environments: {gap.limit:.3f})"
+        if gap.reason:
+            told = gap.reason
+        elif gap.standard_error > 1.0:
+            told = f"not told by these data ({gap.gap:.1f} ± {gap.standard_error:.1f} nats)"
         rows.append(("missing", told))
     else:
         rows.append(("missing", "not told: that takes a curve of at least 4 different sizes"))
@@ -436,8 +442,8 @@ def bandwidth(files: tuple[str, ...], options: dict[str, Any]) -> None:
         grid = np.geomspace(low, high, count)
     times = _tell.Times()
     source = _open(files, options, times, volumes=True)
-    groups = source.groups
-    if len(np.unique(groups)) < 2:
+    groups, names = source.groups()
+    if len(names) < 2:
         raise DataError(
             f"{', '.join(files)}: all environments belong to one {options['by']}, and none can be left out; "
             "more frames, or another --by"
@@ -471,10 +477,10 @@ def bandwidth(files: tuple[str, ...], options: dict[str, Any]) -> None:
         ("volume rule", "no volume per atom" if rule is None else f"{rule:.4g} 1/Å"),
     ]
     if _finish("bandwidth", source, options, document, times, rows):
-        click.echo(f"\n{'h (1/Å)':>10}{'H':>10}{'redundancy':>12}{'log likelihood':>16}")
+        click.echo(f"\n{'h (1/Å)':>10}{'H distinct':>12}{'redundancy':>12}{'log likelihood':>16}")
         for h, value, score in zip(found.bandwidths, found.entropy, found.score, strict=True):
             mark = "  <- best of the grid" if score == found.score.max() else ""
-            click.echo(f"{h:10.4g}{value:10.4f}{math.log(found.distinct) - value:12.4f}{score:16.4f}{mark}")
+            click.echo(f"{h:10.4g}{value:12.4f}{math.log(found.distinct) - value:12.4f}{score:16.4f}{mark}")
         if found.at_edge:
             warn("the best bandwidth is at the edge of the grid: a better one may lie outside; see --grid")
         source.warn()

@@ -78,12 +78,15 @@ def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
 
 frame_options = _stack(
     click.option("--type-map", type=TypeMap(), metavar="1=Cu,2=Zr", help="Elements of the atom types of the file."),
-    click.option("--energy-key", metavar="KEY", help="Where frames keep their energy (REF_energy, ...), for plots."),
     click.option(
         "--select", metavar="WHAT",
         help="Atoms asked about: elements (C,O), indices (0,5,10:20), or an array of the frames. All stay neighbours.",
     ),
 )  # fmt: skip
+
+energy_option = click.option(
+    "--energy-key", metavar="KEY", help="Where frames keep their energy (REF_energy, ...), for plots."
+)
 
 descriptor_options = _stack(
     click.option("--k", type=click.IntRange(2, 4096), default=32, show_default=True, help="Neighbours per atom."),

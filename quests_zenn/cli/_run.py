@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from itertools import islice
+from pathlib import PurePath
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ from quests_zenn.entropy import (
     GroupMatrix,
     GroupMetrics,
     approx_delta_entropy,
+    autocorrelation_time,
     block_error,
     estimate_entropy,
     get_all_metrics,
@@ -30,6 +32,8 @@ from quests_zenn.entropy import (
     is_exact,
     time_blocks,
 )
+from quests_zenn.entropy.approximate import DEFAULT_REFERENCES
+from quests_zenn.entropy.blocks import ASKED
 from quests_zenn.io.frames import stem
 from quests_zenn.io.plots import Curve, plot_trajectory
 
@@ -48,8 +52,10 @@ class EntropyRun:
         self.times = _tell.Times()
         self.times.seconds = self.source.seconds  # one list of steps
         self.block_errors: np.ndarray | None = None
+        self.frame_series: np.ndarray | None = None
         self.frames: GroupMetrics | None = None
         self.groups: list[GroupMatrix] = []
+        self.group_names: list[str] = []
 
     # ------------------------------------------------------------------ the work
 
@@ -69,7 +75,8 @@ class EntropyRun:
         x, centres, precision = source.x, source.centres, options["precision"]
         rng = np.random.default_rng(options["seed"])
         estimator = options["estimator"]
-        exact = is_exact(estimator, len(x))
+        # parts of a set are compared by all pairs, which tell the whole as well
+        exact = is_exact(estimator, len(x)) or (estimator == "auto" and bool(options["by"]))
         wants_dh = bool(options["output"] or options["plot_file"])
         self.dh_error: np.ndarray | None = None
         pairs = len(x) * (len(x) + 1) // 2
@@ -104,12 +111,16 @@ class EntropyRun:
                 self.frame_numbers, owner = np.unique(source.owner, return_inverse=True)
                 self.frames = self.each_frame(owner, rng, common)
             if options["by"]:
-                names = source.groups
+                codes, self.group_names = source.groups()
                 self.groups = [
-                    group_matrix(x, names, h, labels=centres, progress=advance, **common) for h in self.bandwidths
+                    group_matrix(x, h, groups=codes, labels=centres, progress=advance, **common)
+                    for h in self.bandwidths
                 ]
             if options["blocks"]:
                 self.block_errors = self.jackknife(rng, common, advance)
+                if exact or wants_dh:
+                    counts = np.bincount(source.owner)
+                    self.frame_series = np.bincount(source.owner, self.dh[0])[counts > 0] / counts[counts > 0]
 
     def each_frame(self, owner: np.ndarray, rng: np.random.Generator, common: dict[str, Any]) -> GroupMetrics:
         """Each frame alone: exactly, or with the estimator where frames are too large for that."""
@@ -143,7 +154,13 @@ class EntropyRun:
             )
         blocks = time_blocks(n_frames, self.options["blocks"])[source.owner]
         error = block_error(
-            source.x, blocks, self.bandwidths, labels=source.centres, random_state=rng, progress=advance, **common
+            source.x,
+            self.bandwidths,
+            blocks=blocks,
+            labels=source.centres,
+            random_state=rng,
+            progress=advance,
+            **common,
         )
         return np.asarray(error.standard_error)
 
@@ -171,8 +188,18 @@ class EntropyRun:
         get_all_metrics(part, np.ones(len(source.requested)), precision=options["precision"], jobs=source.jobs)
         per_pair = (time.perf_counter() - before) / rows**2
         # samples: a few thousand times as many pairs as environments, and some for the tolerance
-        pairs = asked * asked if exact else 3_000 * asked + 6e5 / options["tolerance"] ** 2
-        seconds = source.seconds["reading"] + per_environment * n + per_pair * min(pairs, asked * asked)
+        every = asked * asked
+        pairs = every if exact or options["by"] else min(every, 3_000 * asked + 6e5 / options["tolerance"] ** 2)
+        # what costs more than a symmetric sum is counted as so many of its pairs
+        if options["estimator"] == "knn":
+            pairs += 1.5 * every
+        if options["by"]:
+            pairs += 1.2 * every
+        if options["blocks"]:
+            pairs += 1.2 * every if asked <= ASKED else 2.0 * ASKED * asked
+        if not exact and (options["output"] or options["plot_file"]):
+            pairs += 4.0 * asked * DEFAULT_REFERENCES
+        seconds = source.seconds["reading"] + per_environment * n + per_pair * pairs
         matrix = n * sample.x.shape[1] * sample.x.itemsize
         sums = n * 8 * (3 * len(source.requested) + 6)
         click.echo(
@@ -202,7 +229,8 @@ class EntropyRun:
             scope["groups.mean_dh"] = SCOPE_GROUP
         results = [self.result(b) for b in range(len(self.bandwidths))]
         found = results[0] if len(results) == 1 else {"results": results}
-        found = found | self.source.parameters() | {"scope": scope}
+        asked = {"by": options["by"], "blocks": options["blocks"]}
+        found = found | self.source.parameters() | asked | {"scope": scope}
         _tell.write_document("quests-entropy", self.files, options, found, self.times, self.source.jobs)
         if not options["quiet"]:
             self.print_table()
@@ -240,7 +268,7 @@ class EntropyRun:
                 for i, number in enumerate(self.frame_numbers)
             ]
         if self.groups:
-            found["groups"] = group_document(self.groups[b])
+            found["groups"] = group_document(self.groups[b], self.group_names)
         return found
 
     def print_table(self) -> None:
@@ -284,7 +312,7 @@ class EntropyRun:
         if self.options["per_frame"]:
             self.print_frames()
         for group in self.groups:
-            print_groups(group, self.options["by"])
+            print_groups(group, self.options["by"], self.group_names)
 
     def print_frames(self) -> None:
         assert self.frames is not None
@@ -308,6 +336,8 @@ class EntropyRun:
 
     def print_warnings(self) -> None:
         self.source.warn()
+        if self.options["blocks"] and self.frame_series is not None:
+            warn_of_blocks("", autocorrelation_time(self.frame_series), len(self.frame_series), self.options["blocks"])
         if self.frames is not None:
             limits = np.log(self.frames.sizes)
             for h, values in zip(self.bandwidths, self.frames.entropy, strict=True):
@@ -367,11 +397,30 @@ class EntropyRun:
         )
 
 
-def group_document(found: GroupMatrix) -> dict[str, Any]:
+def warn_of_blocks(prefix: str, time: float, n_frames: int, blocks: int) -> None:
+    """Say where an error from blocks of frames cannot be trusted."""
+    length = n_frames / blocks
+    if length < 2.0 * time:
+        warn(
+            f"{prefix}a block is {length:.0f} frames, not much longer than the autocorrelation time of {time:.1f}: the "
+            "error is too small; a longer run or fewer --blocks tell it better"
+        )
+    elif n_frames < 50.0 * time:
+        warn(
+            f"{prefix}{n_frames} frames are only {n_frames / time:.0f} autocorrelation times: that time is a guess, "
+            "too short if the run drifts, and the error may be too small"
+        )
+
+
+#: Groups up to which the tables between them are printed.
+MOST_COLUMNS = 20
+
+
+def group_document(found: GroupMatrix, names: list[str]) -> dict[str, Any]:
     """The parts of a set, for the JSON document."""
     return {
-        "names": found.names,
-        "n_environments": found.sizes,
+        "names": names,
+        "sizes": found.sizes,
         "entropy": found.entropy,
         "diversity": found.diversity,
         "mean_dh": found.mean_dh,
@@ -379,14 +428,28 @@ def group_document(found: GroupMatrix) -> dict[str, Any]:
     }
 
 
-def print_groups(found: GroupMatrix, by: str) -> None:
+def short_names(by: str, names: list[str]) -> list[str]:
+    """Names for tables and figures: files without their folders, where that tells them apart."""
+    if by == "frame":
+        return [f"frame {name}" for name in names]
+    if by != "file":
+        return names
+    short = [PurePath(name).name for name in names]
+    return short if len(set(short)) == len(names) else names
+
+
+def print_groups(found: GroupMatrix, by: str, names: list[str]) -> None:
     """A table of the parts of a set, and dH between them."""
-    names = [stem(name) if by == "file" else str(name) for name in found.names]
+    names = short_names(by, names)
     width = max(10, max(map(len, names)) + 2)
     click.echo(f"\neach {by} alone, at h = {found.h:.5g} 1/Å")
     click.echo(f"{by:<{width}}{'envs':>9}{'H':>10}{'ln n':>10}{'D':>10}")
     for name, n, h, d in zip(names, found.sizes, found.entropy, found.diversity, strict=True):
         click.echo(f"{name:<{width}}{n:9d}{h:10.4f}{math.log(n):10.4f}{d:10.4f}")
-    if len(names) > 1:
+    if len(names) > MOST_COLUMNS:
+        click.echo(
+            f"\n(dH and overlap between {len(names)} groups: --json and --plot of quests-zenn overlap have them)"
+        )
+    elif len(names) > 1:
         click.echo(f"\nmean dH of the environments of the row, given the {by} of the column (nats)")
         _tell.matrix(names, found.mean_dh, ".2f")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,8 @@ class Source:
         # filled while frames stream through
         self.lengths: list[int] = []
         self.labels: list[str] = []
-        self.keys: list[str] = []
+        self.keys: list[Any] = []
+        self.without_key: list[str] = []
         self.properties: list[dict[str, float]] = []
         self.selection: list[np.ndarray] = []
         self.volumes: list[float] = []
@@ -60,12 +62,7 @@ class Source:
 
     def stream(self) -> Iterator[Frame]:
         """Frames from the files; what later steps need of each is noted down in passing."""
-        source = read_frames(
-            self.files,
-            type_map=self.options.get("type_map"),
-            energy_key=self.options.get("energy_key"),
-            on_atoms=self._note,
-        )
+        source = itertools.chain.from_iterable(self._frames_of(spec) for spec in self.files)
         while True:
             _options.Interrupts.raise_if_pending()
             before = time.perf_counter()
@@ -83,6 +80,15 @@ class Source:
                     self.without_volume.append(str(error))
             yield frame
 
+    def _frames_of(self, spec: str) -> Iterator[Frame]:
+        self.spec = spec
+        return read_frames(
+            [spec],
+            type_map=self.options.get("type_map"),
+            energy_key=self.options.get("energy_key"),
+            on_atoms=self._note,
+        )
+
     def _note(self, label: str, atoms: Any) -> None:
         if self.scores:
             make_writable(atoms, label)  # now, not after all the work
@@ -91,15 +97,16 @@ class Source:
         if self.by is not None:
             self.keys.append(self._key(label, atoms))
 
-    def _key(self, label: str, atoms: Any) -> str:
+    def _key(self, label: str, atoms: Any) -> Any:
+        """What --by says of a frame; None where the frame does not carry the key."""
         if self.by == "file":
-            return label.rpartition(", frame ")[0]
+            return self.spec
         if self.by == "frame":
-            return label
-        if self.by not in atoms.info:
-            known = ", ".join(sorted(map(str, atoms.info))) or "nothing"
-            raise DataError(f"{label}: no key {self.by!r} to group frames by (its info holds {known}; or: file, frame)")
-        return str(atoms.info[self.by])
+            return len(self.keys)
+        value = atoms.info.get(self.by)
+        if value is None:
+            self.without_key.append(f"{label}: no key {self.by!r} to group frames by (its info holds {known(atoms)})")
+        return value.item() if isinstance(value, np.generic) else value
 
     def describe(self) -> Environments:
         """Read everything; the environments asked about are `x`, of the frames `owner`."""
@@ -135,10 +142,22 @@ class Source:
         """Labels of environments that do not see each other: centre elements, where the descriptor tells them apart."""
         return None if self.environments.species == "none" else self.numbers
 
-    @property
-    def groups(self) -> np.ndarray:
-        """The key of --by, or of each frame, for every environment."""
-        return np.array(self.keys if self.by is not None else self.labels)[self.owner]
+    def groups(self) -> tuple[np.ndarray, list[str]]:
+        """Group of every environment by --by (or by frame), and the names of the groups.
+
+        Numbers are in ascending order, all else in order of appearance; frames without the key come last.
+        """
+        keys = self.keys if self.by is not None else list(range(len(self.lengths)))
+        if self.without_key and len(self.without_key) == len(keys):
+            raise DataError(f"{self.without_key[0]}; nor has any other frame (--by file and --by frame work always)")
+        distinct = list(dict.fromkeys(str(key) for key in keys if key is not None))
+        if all(isinstance(key, int | float) and not isinstance(key, bool) for key in keys if key is not None):
+            distinct.sort(key=float)
+        place = {name: number for number, name in enumerate(distinct)}
+        codes = np.array([len(distinct) if key is None else place[str(key)] for key in keys])[self.owner]
+        names = [*distinct, "(none)"] if self.without_key else distinct
+        present, codes = np.unique(codes, return_inverse=True)  # a selection may leave some out
+        return codes, [names[number] for number in present]
 
     def warm_up(self) -> None:
         """Load the compiled kernels; on the first run on a machine they are compiled, which takes a while."""
@@ -236,29 +255,35 @@ class Source:
             ("descriptor", f"k = {env.k}, cutoff {env.cutoff:g} Å, species {env.species}"),
         ]
 
-    def warn(self) -> None:
+    def warn(self, prefix: str = "") -> None:
         """What one should know of these environments."""
         env, n = self.environments, len(self.x)
         incomplete, tied = self.flagged()
         if incomplete > MANY_INCOMPLETE * n:
             warn(
-                f"{incomplete / n:.0%} of the atoms asked about have fewer than k = {env.k} neighbours within "
+                f"{prefix}{incomplete / n:.0%} of the atoms asked about have fewer than k = {env.k} neighbours within "
                 f"{env.cutoff:g} Å (missing places count as zero); a larger --cutoff or a smaller --k resolves more"
             )
         if tied:
             warn(
-                f"{tied} of {n} environments have equal distances across place k = {env.k} "
+                f"{prefix}{tied} of {n} environments have equal distances across place k = {env.k} "
                 "(perfect crystals): their X2 depends on the orientation of the cell"
             )
         elements = element_symbols(env.numbers)
         looks_like_types = elements == element_symbols(np.arange(1, len(elements) + 1))
         if looks_like_types and not self.options.get("type_map") and any(map(holds_bare_types, self.files)):
-            warn(f"atom types were read as elements ({' '.join(elements)}); --type-map 1=Cu,... names the real ones")
+            told = f"atom types were read as elements ({' '.join(elements)})"
+            warn(f"{prefix}{told}; --type-map 1=Cu,... names the real ones")
         if "auto" in self.requested and self.volumes and max(self.volumes) > 1.1 * min(self.volumes):
             warn(
-                f"volumes per atom range from {min(self.volumes):.1f} to {max(self.volumes):.1f} Å3; "
+                f"{prefix}volumes per atom range from {min(self.volumes):.1f} to {max(self.volumes):.1f} Å3; "
                 "--bandwidth auto took their mean"
             )
+
+
+def known(atoms: Any) -> str:
+    """Keys of the info of a frame."""
+    return ", ".join(sorted(map(str, atoms.info))) or "nothing"
 
 
 def check_outputs(files: tuple[str, ...], options: dict[str, Any], **kinds: tuple[str, ...]) -> None:

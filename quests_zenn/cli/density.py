@@ -22,7 +22,7 @@ _eps = click.option(
 )
 
 
-@click.command(context_settings=_HELP)
+@click.command(context_settings=_HELP, short_help="Write environments to a file for NumPy.")
 @_files
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(), required=True,
@@ -48,7 +48,7 @@ def descriptors(files: tuple[str, ...], **options: Any) -> None:
     _density.descriptors(files, options)
 
 
-@click.command(context_settings=_HELP)
+@click.command(context_settings=_HELP, short_help="How new atoms are to a reference.")
 @_files
 @click.option(
     "--reference", multiple=True, required=True, metavar="FILE", help="What is known. May be given several times."
@@ -80,7 +80,7 @@ def dh(files: tuple[str, ...], **options: Any) -> None:
     _density.dh(files, options)
 
 
-@click.command(context_settings=_HELP)
+@click.command(context_settings=_HELP, short_help="What parts of the data know of each other.")
 @_files
 @click.option(
     "--by", default="file", show_default=True, metavar="KEY",
@@ -106,7 +106,7 @@ def overlap(files: tuple[str, ...], **options: Any) -> None:
     _density.overlap(files, options)
 
 
-@click.command(context_settings=_HELP)
+@click.command(context_settings=_HELP, short_help="Entropy difference of two trajectories.")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @_one_bandwidth
@@ -135,7 +135,7 @@ def compare(first: str, second: str, **options: Any) -> None:
     _density.compare(first, second, options)
 
 
-@click.command("learning-curve", context_settings=_HELP)
+@click.command("learning-curve", context_settings=_HELP, short_help="Entropy against the amount of data.")
 @_files
 @_one_bandwidth
 @click.option(
@@ -161,7 +161,7 @@ def learning_curve(files: tuple[str, ...], **options: Any) -> None:
     _density.learning_curve(files, options)
 
 
-@click.command(context_settings=_HELP)
+@click.command(context_settings=_HELP, short_help="Which bandwidth the data support.")
 @_files
 @click.option(
     "--by", default="frame", show_default=True, metavar="KEY",

@@ -9,7 +9,10 @@ import click
 from quests_zenn.cli import _options
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    short_help="Entropy of trajectories and data sets.",
+)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @_options.bandwidth_option
 @click.option("--per-frame", is_flag=True, help="Also the entropy of each frame, and its mean dH within the frame.")
@@ -26,6 +29,7 @@ from quests_zenn.cli import _options
 @_options.output_options
 @_options.descriptor_options
 @_options.frame_options
+@_options.energy_option
 @_options.run_options
 @_options.dry_run_option
 @_options.version_option

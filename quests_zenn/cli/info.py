@@ -7,7 +7,7 @@ import click
 from quests_zenn.cli._options import ends_well
 
 
-@click.command()
+@click.command(short_help="Versions, cores, optional parts.")
 @ends_well
 def info() -> None:
     """Show versions, cores, optional parts, and where compiled kernels are kept."""

@@ -54,9 +54,9 @@ class BlockError:
 
 def block_error(
     x: npt.ArrayLike,
-    blocks: npt.ArrayLike,
     h: float | npt.ArrayLike = DEFAULT_BANDWIDTH,
     *,
+    blocks: npt.ArrayLike,
     labels: npt.ArrayLike | None = None,
     precision: str = "auto",
     random_state: int | np.random.Generator | None = None,
@@ -74,10 +74,11 @@ def block_error(
     ----------
     x : array_like, shape (N, d)
         Environments, 1/Å.
-    blocks : array_like, shape (N,)
-        The block of each environment: labels of any kind that can be sorted; at least two different ones.
     h : float or array_like, shape (H,)
         Bandwidth, 1/Å.
+    blocks : array_like, shape (N,)
+        The block of each environment: labels of any kind that can be sorted; at least two different ones. For frames of
+        a trajectory, ``time_blocks(n_frames)[frame of each environment]``.
     labels, precision, jobs
         See `entropy`.
     random_state : int, numpy.random.Generator or None
@@ -208,9 +209,9 @@ class TrajectoryEntropy:
 
 def trajectory_entropy(
     x: npt.ArrayLike,
-    frames: npt.ArrayLike,
     h: float = DEFAULT_BANDWIDTH,
     *,
+    frames: npt.ArrayLike,
     blocks: int = DEFAULT_BLOCKS,
     labels: npt.ArrayLike | None = None,
     estimator: str = "auto",
@@ -227,10 +228,10 @@ def trajectory_entropy(
     ----------
     x : array_like, shape (N, d)
         Environments, 1/Å.
-    frames : array_like, shape (N,)
-        Number of the frame of each environment, in order of time.
     h : float
         Bandwidth, 1/Å.
+    frames : array_like, shape (N,)
+        Number of the frame of each environment, in order of time.
     blocks : int
         Blocks of consecutive frames, at most one for each frame. See `block_error`.
     labels, estimator, tolerance, random_state, precision, jobs, workers, progress
@@ -251,7 +252,9 @@ def trajectory_entropy(
     with use_workers(workers, jobs) as pool:
         common: dict[str, Any] = {"precision": precision, "workers": pool, "progress": progress}
         found = estimate_entropy(x, h, estimator, tolerance, labels=labels, random_state=rng, **common)
-        block = block_error(x, time_blocks(n_frames, blocks)[owner], h, labels=labels, random_state=rng, **common)
+        block = block_error(
+            x, h, blocks=time_blocks(n_frames, blocks)[owner], labels=labels, random_state=rng, **common
+        )
         dh = approx_delta_entropy(
             x, None, h, estimator=estimator, y_labels=labels, random_state=rng, **common
         ).values  # fmt: skip

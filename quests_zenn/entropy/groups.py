@@ -51,9 +51,9 @@ class GroupMatrix:
 
 def group_matrix(
     x: npt.ArrayLike,
-    groups: npt.ArrayLike,
     h: float = DEFAULT_BANDWIDTH,
     *,
+    groups: npt.ArrayLike,
     labels: npt.ArrayLike | None = None,
     eps: float = DEFAULT_EPS,
     precision: str = "auto",
@@ -67,10 +67,10 @@ def group_matrix(
     ----------
     x : array_like, shape (N, d)
         Environments, 1/Å.
-    groups : array_like, shape (N,)
-        The part of each environment: labels of any kind that can be sorted (configuration types, say).
     h : float
         Bandwidth, 1/Å.
+    groups : array_like, shape (N,)
+        The part of each environment: labels of any kind that can be sorted (configuration types, say).
     labels : array_like, shape (N,), optional
         Environments with different labels do not resemble each other, as in `entropy`. Where a part has none of a
         label, dH given that part is infinite, and so is its mean.

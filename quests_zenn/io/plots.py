@@ -168,7 +168,9 @@ def plot_scores(
     left.plot(x.values, largest, color="C1", lw=1.0, marker=marker, ms=3, label="largest of the frame")
     left.plot(x.values, mean, color="C0", lw=1.4, marker=marker, ms=3, label="mean of the frame")
     left.axhline(eps, color="k", ls="--", lw=1.0, label="novel from here on")
-    left.set_yscale("symlog", linthresh=10.0)
+    if largest.max() > 100.0:  # far environments grow with the square of their distance
+        left.set_yscale("symlog", linthresh=10.0)
+        left.yaxis.set_major_formatter("{x:g}")
     left.set_xlabel(x.label)
     left.set_ylabel("dH given the reference (nats)")
     left.legend(frameon=False, fontsize=8)
@@ -229,21 +231,26 @@ def plot_matrices(
     DataError, MissingExtraError
         See `check_plot`.
     """
-    side = max(3.6, 0.6 * len(names) + 1.6)
+    side = min(12.0, max(3.6, 0.6 * len(names) + 1.6))
     figure = _figure(path, overwrite, (1.25 * side * len(matrices), side))
-    places = np.arange(len(names))
+    step = -(-len(names) // 40)  # more names than that cannot be read
+    places = np.arange(0, len(names), step)
     for axes, (title, values) in zip(np.atleast_1d(figure.subplots(1, len(matrices))), matrices, strict=True):
         shown = np.where(np.isfinite(values), values, np.nan)
-        image = axes.imshow(shown, cmap="viridis")
+        share = title == "overlap"
+        most = 1.0 if share else max(1.0, float(np.nanmax(np.abs(shown)))) if np.isfinite(shown).any() else 1.0
+        # dH turns from known to new at 0
+        most = most if share else min(most, 20.0)
+        image = axes.imshow(shown, cmap="viridis" if share else "coolwarm", vmin=0.0 if share else -most, vmax=most)
         figure.colorbar(image, ax=axes, shrink=0.8)
-        axes.set_xticks(places, names, rotation=45, ha="right", fontsize=8)
-        axes.set_yticks(places, names, fontsize=8)
+        axes.set_xticks(places, names[::step], rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(places, names[::step], fontsize=8)
         axes.set_title(title + ": row, given the column", fontsize=10)
-        middle = 0.5 * (np.nanmin(shown) + np.nanmax(shown)) if np.isfinite(shown).any() else 0.0
         if len(names) <= 12:
             for (row, column), value in np.ndenumerate(values):
-                color = "w" if not value > middle else "k"
-                axes.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=7, color=color)
+                dark = value < 0.5 if share else abs(value) > 0.7 * most
+                text = f"{value:.1%}" if share else f"{value:.1f}"
+                axes.text(column, row, text, ha="center", va="center", fontsize=7, color="w" if dark else "k")
     _save(figure, path, overwrite)
 
 

@@ -132,7 +132,7 @@ def test_large_runs_are_estimated_and_say_so(monkeypatch: pytest.MonkeyPatch) ->
 def test_groups_of_the_entropy_command() -> None:
     found = document("entropy", "cold.xyz", "--bandwidth", H, "--by", "config_type")["groups"]
     assert found["names"] == ["even", "odd"]
-    assert found["n_environments"] == [192, 192]
+    assert found["sizes"] == [192, 192]
     even = rows("cold.xyz")[np.repeat(np.arange(12) % 2 == 0, 32)]
     odd = rows("cold.xyz")[np.repeat(np.arange(12) % 2 == 1, 32)]
     assert found["entropy"][0] == pytest.approx(room.entropy(even, H), abs=1e-12)
@@ -140,18 +140,43 @@ def test_groups_of_the_entropy_command() -> None:
     out, _ = run("entropy", "cold.xyz", "hot.xyz", "--by", "file")
     assert "each file alone" in out
     assert re.search(r"^cold\.xyz +384 ", out, re.M)
-    refused(r"cold.xyz, frame 0: no key 'phase' to group frames by \(its info holds config_type; or: file, frame\)",
+    refused(r"cold.xyz, frame 0: no key 'phase' to group frames by \(its info holds config_type\); nor has any other",
             "entropy", "cold.xyz", "--by", "phase")  # fmt: skip
+
+
+def test_groups_in_their_order() -> None:
+    frames = read("cold.xyz", ":")
+    for number, atoms in enumerate(frames):
+        atoms.info["temperature"] = [900.0, 1000.0, 60.0][number % 3]
+        atoms.info["name"] = ["zinc", "ant"][number % 2]
+        if number > 8:
+            del atoms.info["temperature"]
+    write("keys.xyz", frames)
+
+    def names(*args: str) -> Any:
+        return document("overlap", *args)["names"]
+
+    assert names("keys.xyz", "--by", "temperature") == ["60.0", "900.0", "1000.0", "(none)"]
+    assert names("keys.xyz", "--by", "name") == ["zinc", "ant"]
+    assert names("keys.xyz@:3", "--by", "frame") == ["0", "1", "2"]
+    slices = document("overlap", "keys.xyz@6:9", "keys.xyz@:3")
+    assert slices["names"] == ["keys.xyz@6:9", "keys.xyz@:3"]
+    assert slices["sizes"] == [96, 96]
+    out, _ = run("overlap", "cold.xyz", "hot.xyz", "--by", "frame")
+    assert "dH between 24 groups: see --json" in out
+    assert "overlap: share" not in out
 
 
 def test_block_errors_of_the_entropy_command() -> None:
     found = document("entropy", "hot.xyz", "--bandwidth", "0.03,0.06", "--blocks", 4)
     blocks = np.repeat(np.arange(12) * 4 // 12, 32)
-    expected = room.block_error(rows("hot.xyz"), blocks, [0.03, 0.06]).standard_error
+    expected = room.block_error(rows("hot.xyz"), [0.03, 0.06], blocks=blocks).standard_error
     np.testing.assert_allclose([result["block_error"] for result in found["results"]], expected, rtol=1e-12)
     assert document("entropy", "hot.xyz")["block_error"] is None
     out, _ = run("entropy", "hot.xyz", "--blocks", 3)
     assert re.search(r"^block error   0\.\d+ nats, from 3 blocks", out, re.M)
+    _, err = run("entropy", "hot.xyz", "--blocks", 12)
+    assert "a block is 1 frames, not much longer" in err or "autocorrelation times: that time is a guess" in err
     refused("few.xyz: 3 frames cannot be cut into 4 blocks", "entropy", "few.xyz", "--blocks", 4)
 
 
@@ -255,7 +280,7 @@ def test_compare_two_trajectories() -> None:
     assert found["delta_entropy"] == pytest.approx(b - a, abs=1e-10)
     assert found["delta_J_per_mol_K"] == pytest.approx(8.31446 * (b - a), rel=1e-5)
     blocks = np.repeat(np.arange(12) * 4 // 12, 32)
-    errors = [room.block_error(rows(name), blocks, H).standard_error for name in ("cold.xyz", "hot.xyz")]
+    errors = [room.block_error(rows(name), H, blocks=blocks).standard_error for name in ("cold.xyz", "hot.xyz")]
     assert found["delta_error"] == pytest.approx(math.hypot(*errors), rel=1e-10)
     other = document("compare", "hot.xyz", "cold.xyz", "--bandwidth", H, "--blocks", 4)
     assert other["delta_entropy"] == pytest.approx(a - b, abs=1e-10)

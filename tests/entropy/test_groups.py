@@ -37,7 +37,7 @@ def parts() -> tuple[Array, Array]:
 @pytest.mark.parametrize("h", [0.3, 1.5])
 def test_parts_follow_direct_calls(h: float) -> None:
     x, member = parts()
-    found = group_matrix(x, member, h)
+    found = group_matrix(x, h, groups=member)
     assert found.names == list(range(6))
     np.testing.assert_array_equal(found.sizes, SIZES)
     assert found.h == h
@@ -58,7 +58,7 @@ def test_parts_follow_direct_calls(h: float) -> None:
 def test_rows_and_columns_by_hand() -> None:
     """Row a, column b is a given b: two environments at 0 know the one at 0, and the far one knows none."""
     x = np.array([[0.0], [0.0], [5.0], [0.0]])
-    found = group_matrix(x, ["a", "a", "b", "b"], 1.0)
+    found = group_matrix(x, 1.0, groups=["a", "a", "b", "b"])
     k = math.exp(-12.5)
     np.testing.assert_allclose(found.overlap, [[1.0, 1.0], [0.5, 1.0]])
     expected = [
@@ -72,7 +72,7 @@ def test_rows_and_columns_by_hand() -> None:
 
 def test_the_twin_agrees() -> None:
     x, member = cloud(60, 3), np.arange(60) % 4
-    found = group_matrix(x, member, 0.7)
+    found = group_matrix(x, 0.7, groups=member)
     for a in range(4):
         assert found.entropy[a] == pytest.approx(naive.entropy(x[member == a], 0.7), abs=1e-11)
         assert found.diversity[a] == pytest.approx(naive.diversity(x[member == a], 0.7), abs=1e-11)
@@ -85,7 +85,7 @@ def test_the_twin_agrees() -> None:
 def test_eps_is_the_threshold_of_overlap() -> None:
     x, member = parts()
     for eps in (-1.0, 0.5, 3.0):
-        found = group_matrix(x, member, 0.3, eps=eps).overlap
+        found = group_matrix(x, 0.3, groups=member, eps=eps).overlap
         expected = [
             [np.mean(delta_entropy(x[member == a], x[member == b], 0.3) < eps) for b in range(6)] for a in range(6)
         ]
@@ -98,7 +98,7 @@ def test_eps_is_the_threshold_of_overlap() -> None:
 def test_one_part_is_the_whole_set() -> None:
     x = cloud(200, 4)
     h, d, dh = get_all_metrics(x, 0.5)
-    found = group_matrix(x, np.full(200, "all"), 0.5)
+    found = group_matrix(x, 0.5, groups=np.full(200, "all"))
     assert found.names == ["all"]
     np.testing.assert_allclose(found.entropy, [h], **EXACT)
     np.testing.assert_allclose(found.diversity, [d], **EXACT)
@@ -108,7 +108,7 @@ def test_one_part_is_the_whole_set() -> None:
 
 def test_copies_of_a_part_know_each_other() -> None:
     x = np.tile(cloud(70, 4), (3, 1))
-    found = group_matrix(x, np.repeat([10, 5, 7], 70), 0.5)
+    found = group_matrix(x, 0.5, groups=np.repeat([10, 5, 7], 70))
     assert found.names == [5, 7, 10]
     np.testing.assert_array_equal(found.overlap, np.ones((3, 3)))
     np.testing.assert_allclose(found.mean_dh, found.mean_dh[0, 0], **EXACT)
@@ -117,7 +117,7 @@ def test_copies_of_a_part_know_each_other() -> None:
 def test_far_parts_are_finite() -> None:
     """A thousand bandwidths apart: dH = 5e5 less the logarithm of how many there are."""
     x = np.repeat([[0.0], [15.0]], [3, 8], axis=0)
-    found = group_matrix(x, [0] * 3 + [1] * 8, 0.015)
+    found = group_matrix(x, 0.015, groups=[0] * 3 + [1] * 8)
     np.testing.assert_allclose(
         found.mean_dh, [[-math.log(3.0), 5e5 - math.log(8.0)], [5e5 - math.log(3.0), -math.log(8.0)]], rtol=1e-12
     )
@@ -127,7 +127,7 @@ def test_far_parts_are_finite() -> None:
 
 def test_the_default_bandwidth() -> None:
     x = 0.02 * cloud(60, 5)
-    found = group_matrix(x, np.arange(60) % 2)
+    found = group_matrix(x, groups=np.arange(60) % 2)
     assert found.h == DEFAULT_BANDWIDTH
     assert found.entropy[0] == pytest.approx(entropy(x[::2]), abs=1e-12)
 
@@ -137,15 +137,15 @@ def test_the_default_bandwidth() -> None:
 
 def test_names_are_sorted_and_stay_what_they_are() -> None:
     x, member = parts()
-    numbers = group_matrix(x, member, 0.5)
+    numbers = group_matrix(x, 0.5, groups=member)
     names = np.array(["bulk", "gas", "liquid", "slab", "surface", "void"])
     for groups in (names[member], names[member].tolist(), 1.5 * member - 3.0):
-        found = group_matrix(x, groups, 0.5)
+        found = group_matrix(x, 0.5, groups=groups)
         np.testing.assert_array_equal(found.mean_dh, numbers.mean_dh)
         assert found.names == sorted(set(np.asarray(groups).tolist()))
-    assert group_matrix(x, names[member], 0.5).names[0] == "bulk"
+    assert group_matrix(x, 0.5, groups=names[member]).names[0] == "bulk"
     # another order of names is another order of rows
-    backwards = group_matrix(x, names[::-1][member], 0.5)
+    backwards = group_matrix(x, 0.5, groups=names[::-1][member])
     np.testing.assert_allclose(backwards.mean_dh[::-1, ::-1], numbers.mean_dh, **EXACT)
     np.testing.assert_array_equal(backwards.sizes, SIZES[::-1])
 
@@ -154,7 +154,7 @@ def test_labels_keep_environments_apart_and_missing_ones_are_novel() -> None:
     x, member = parts()
     labels = np.where(member < 3, "Cu", "Ag")
     labels[member == 4] = np.random.default_rng(1).choice(["Cu", "Ag"], 64)
-    found = group_matrix(x, member, 0.5, labels=labels)
+    found = group_matrix(x, 0.5, groups=member, labels=labels)
     for a in range(6):
         mine = member == a
         assert found.entropy[a] == pytest.approx(entropy(x[mine], 0.5, labels=labels[mine]), abs=1e-11)
@@ -175,17 +175,17 @@ def test_labels_keep_environments_apart_and_missing_ones_are_novel() -> None:
 
 def test_threads_do_not_change_a_bit() -> None:
     x, member = parts()
-    first = group_matrix(x, member, 0.5, jobs=1)
+    first = group_matrix(x, 0.5, groups=member, jobs=1)
     with Workers(2) as workers:
-        borrowed = group_matrix(x, member, 0.5, workers=workers)
-    for found in (borrowed, *(group_matrix(x, member, 0.5, jobs=jobs) for jobs in (2, 3))):
+        borrowed = group_matrix(x, 0.5, groups=member, workers=workers)
+    for found in (borrowed, *(group_matrix(x, 0.5, groups=member, jobs=jobs) for jobs in (2, 3))):
         for name in ("entropy", "diversity", "mean_dh", "overlap"):
             np.testing.assert_array_equal(getattr(found, name), getattr(first, name))
 
 
 def test_single_precision_is_close() -> None:
     x, member = parts()
-    exact, single = group_matrix(x, member, 0.5), group_matrix(x, member, 0.5, precision="float32")
+    exact, single = group_matrix(x, 0.5, groups=member), group_matrix(x, 0.5, groups=member, precision="float32")
     assert (single.mean_dh != exact.mean_dh).any()
     np.testing.assert_allclose(single.mean_dh, exact.mean_dh, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(single.entropy, exact.entropy, atol=1e-5)
@@ -194,7 +194,7 @@ def test_single_precision_is_close() -> None:
 def test_progress_is_told() -> None:
     x, member = parts()
     told: list[int] = []
-    group_matrix(x, member, 0.5, progress=told.append)
+    group_matrix(x, 0.5, groups=member, progress=told.append)
     assert sum(told) >= len(x) ** 2 / 2
 
 
