@@ -447,9 +447,7 @@ def print_groups(found: GroupMatrix, by: str, names: list[str]) -> None:
     for name, n, h, d in zip(names, found.sizes, found.entropy, found.diversity, strict=True):
         click.echo(f"{name:<{width}}{n:9d}{h:10.4f}{math.log(n):10.4f}{d:10.4f}")
     if len(names) > MOST_COLUMNS:
-        click.echo(
-            f"\n(dH and overlap between {len(names)} groups: --json and --plot of quests-zenn overlap have them)"
-        )
+        click.echo(f"\n(dH between {len(names)} groups: see --json, or --plot of quests-zenn overlap)")
     elif len(names) > 1:
         click.echo(f"\nmean dH of the environments of the row, given the {by} of the column (nats)")
         _tell.matrix(names, found.mean_dh, ".2f")
