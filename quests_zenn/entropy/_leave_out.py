@@ -38,7 +38,7 @@ def log_sums_of_others(columns, codes, rows, wanted, scales, out):  # type: igno
     transpose of x. The term of the nearest other is the largest one at every bandwidth, so one search serves all.
     """
     d, n = columns.shape
-    squared = np.empty((_ROWS, n))
+    squared, near = np.empty((_ROWS, n)), np.empty(n)
     for start in range(0, len(rows), _ROWS):
         count = min(_ROWS, len(rows) - start)
         for left in range(0, n, _COLUMNS):
@@ -55,15 +55,25 @@ def log_sums_of_others(columns, codes, rows, wanted, scales, out):  # type: igno
             i, row = rows[start + r], squared[r]
             nearest = np.inf
             for j in range(n):
-                if codes[j] != codes[i] and row[j] < nearest:
+                if row[j] < nearest and codes[j] != codes[i]:
                     nearest = row[j]
+            # the few that count at the widest of the bandwidths wanted
+            limit = -np.inf
+            for h in range(len(scales)):
+                if wanted[h, i]:
+                    limit = max(limit, nearest + _NEGLIGIBLE / scales[h])
+            count_near = 0
+            for j in range(n):
+                if row[j] <= limit and codes[j] != codes[i]:
+                    near[count_near] = row[j]
+                    count_near += 1
             for h in range(len(scales)):
                 if not wanted[h, i]:
                     continue
                 total = 0.0
-                for j in range(n):
-                    below = (row[j] - nearest) * scales[h]
-                    if codes[j] != codes[i] and below < _NEGLIGIBLE:
+                for j in range(count_near):
+                    below = (near[j] - nearest) * scales[h]
+                    if below < _NEGLIGIBLE:
                         total += math.exp(-below)
                 out[h, i] = math.log(total) - nearest * scales[h] if total > 0.0 else -np.inf
 
