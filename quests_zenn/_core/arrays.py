@@ -98,6 +98,8 @@ def as_codes(labels: npt.ArrayLike | None, n: int, name: str) -> npt.NDArray[np.
     array = np.asarray(labels)
     if array.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one per environment, got {array.shape}")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise ValueError(f"{name} must not hold NaN, which equals nothing, not even itself")
     try:
         return np.unique(array, return_inverse=True)[1].astype(np.int64)
     except TypeError:

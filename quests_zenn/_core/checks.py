@@ -37,6 +37,23 @@ def positive(value: Any, name: str) -> float:
     return number
 
 
+def finite(value: Any, name: str) -> float:
+    """`value` as a finite float.
+
+    Raises
+    ------
+    ValueError
+        Otherwise.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number, got {value!r}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return number
+
+
 #: Bandwidths outside of this range are mistakes, and their squares would leave the range of numbers.
 NARROWEST, WIDEST = 1e-9, 1e9
 

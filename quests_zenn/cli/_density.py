@@ -124,6 +124,10 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
                 source.x, known.x, h, eps=options["eps"], y_labels=source.centres, x_labels=known.centres,
                 precision=precision, workers=workers, dh=values,
             )  # fmt: skip
+    if options["plot_file"] and not np.isfinite(values).any():
+        raise DataError(
+            f"{', '.join(files)}: dH is infinite everywhere (the reference has none of the elements): no plot"
+        )
     scope = "the reference: " + ", ".join(references)
     if options["output"]:
         times.step("writing", lambda: source.write_scored(values, found.standard_error, h, scope))
@@ -134,8 +138,6 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     share = np.bincount(owner, novel) / sizes
     if options["plot_file"]:
         finite = values[np.isfinite(values)]
-        if len(finite) == 0:
-            raise DataError(f"{', '.join(files)}: dH is infinite everywhere (the reference has none of the elements)")
         x = plots.Curve("frame", frames.astype(float))
         plots.plot_scores(
             options["plot_file"], x=x, mean=mean, largest=largest, values=finite, eps=options["eps"],
@@ -202,7 +204,7 @@ def _elements_of(files: tuple[str, ...], options: dict[str, Any]) -> list[str]:
     for spec in files:
         for _, atoms in read_atoms(spec, options["type_map"]):
             numbers |= set(atoms.numbers.tolist())
-    return [chemical_symbols[z] for z in sorted(numbers)]
+    return [chemical_symbols[z] for z in sorted(numbers) if z < len(chemical_symbols)]  # the others are refused later
 
 
 # ---------------------------------------------------------------------- overlap
@@ -437,6 +439,8 @@ def bandwidth(files: tuple[str, ...], options: dict[str, Any]) -> None:
             raise DataError(f"--grid must be of the form 0.003:0.3:15, got {options['grid']!r}")
         low, high = bandwidth_list(parts[:2])
         count = whole_number(_numbers(parts[2], "--grid", 1)[0], "the number of bandwidths of --grid", 2)
+        if count > 1000:
+            raise DataError(f"--grid may hold 1000 bandwidths at most, got {count}")
         if not low < high:
             raise DataError(f"--grid must ascend, got {options['grid']!r}")
         grid = np.geomspace(low, high, count)

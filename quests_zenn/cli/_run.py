@@ -146,13 +146,14 @@ class EntropyRun:
     def jackknife(self, rng: np.random.Generator, common: dict[str, Any], advance: Any) -> np.ndarray:
         """Error of H from leaving out one block of frames at a time."""
         source = self.source
-        n_frames = len(source.lengths)
+        present, frames = np.unique(source.owner, return_inverse=True)  # a selection may leave some out
+        n_frames = len(present)
         if n_frames < self.options["blocks"]:
             raise DataError(
                 f"{', '.join(self.files)}: {n_frames} frames cannot be cut into {self.options['blocks']} blocks; "
                 "give fewer --blocks"
             )
-        blocks = time_blocks(n_frames, self.options["blocks"])[source.owner]
+        blocks = time_blocks(n_frames, self.options["blocks"])[frames]
         error = block_error(
             source.x,
             self.bandwidths,

@@ -106,6 +106,10 @@ class Source:
         value = atoms.info.get(self.by)
         if value is None:
             self.without_key.append(f"{label}: no key {self.by!r} to group frames by (its info holds {known(atoms)})")
+        if isinstance(value, np.ndarray | list | tuple | dict):
+            raise DataError(
+                f"{label}: the key {self.by!r} holds an array; frames are grouped by text or single numbers"
+            )
         return value.item() if isinstance(value, np.generic) else value
 
     def describe(self) -> Environments:
@@ -305,8 +309,10 @@ def check_outputs(files: tuple[str, ...], options: dict[str, Any], **kinds: tupl
         if Path(split_index(spec)[0]).resolve() in targets:
             raise DataError(f"{split_index(spec)[0]}: is an input, and would be replaced by an output")
     output = options.get("output")
-    if output and "output" in kinds and not output.removesuffix(".gz").endswith(kinds["output"]):
-        raise DataError(f"{output}: {_WHAT[kinds['output']]}")
+    if output and "output" in kinds:
+        name = output.removesuffix(".gz") if kinds["output"] == SCORED else output
+        if not name.endswith(kinds["output"]):
+            raise DataError(f"{output}: {_WHAT[kinds['output']]}")
     if options.get("plot_file"):
         check_plot(options["plot_file"], overwrite)
 

@@ -123,13 +123,9 @@ def estimate_means(levels: list[Level], targets: Array, most_work: float = np.in
     `most_work` pairs.
     """
     n = len(levels[0].order)
-
-    def errors() -> Array:
-        return np.sqrt(np.sum([level.variance_of_mean() for level in levels], axis=0))
-
     for number, level in enumerate(levels):
         level.ask(min(n, PILOT if number else max(PILOT, min(n // 4, FIRST_PILOT))))
-    while (missed := errors()[: len(targets)] > targets).any():
+    while (missed := means_and_errors(levels)[1][: len(targets)] > targets).any():
         costs = [level.cost for level in levels]
         plan = np.max(
             [
@@ -146,7 +142,13 @@ def estimate_means(levels: list[Level], targets: Array, most_work: float = np.in
         if [level.asked for level in levels] == before:  # variances were underestimated when this was planned
             for level in levels:
                 level.ask(min(n, level.asked + level.asked // 20 + 1))
-    return np.sum([level.values.mean(axis=1) for level in levels], axis=0), errors()
+    return means_and_errors(levels)
+
+
+def means_and_errors(levels: list[Level]) -> tuple[Array, Array]:
+    """The sums of the means of all levels (F,), and their standard errors (F,)."""
+    errors = np.sqrt(np.sum([level.variance_of_mean() for level in levels], axis=0))
+    return np.sum([level.values.mean(axis=1) for level in levels], axis=0), errors
 
 
 def allocate(variances: Array, costs: list[float], target: float, n: int) -> npt.NDArray[np.int64]:

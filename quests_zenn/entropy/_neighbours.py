@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
 from quests_zenn._core.jit import strict_kernel
-from quests_zenn._core.parallel import Workers, split_evenly
+from quests_zenn._core.parallel import Workers, available_cores, split_evenly
 from quests_zenn.entropy import _torch
 from quests_zenn.entropy._engine import (
     _PANELS_AT_ONCE,
@@ -254,7 +254,7 @@ def find_neighbours(
     from pynndescent import NNDescent  # takes two seconds to import, and half a minute to compile
 
     graph = max(30, n + same)
-    index = NNDescent(x, n_neighbors=graph, random_state=seed, n_jobs=workers.jobs)
+    index = NNDescent(x, n_neighbors=graph, random_state=seed, n_jobs=min(workers.jobs, available_cores()))
     if same:
         indices, distances = index.neighbor_graph
         own = indices == np.arange(len(x))[:, None]

@@ -329,6 +329,8 @@ def for_samples(precision: str, x: FloatArray, h: float, allowed: float) -> str:
     """Single precision for ``auto`` where its error, nats, is allowed: samples err by more, unless x is very wide."""
     if precision != "auto":
         return precision
+    if len(x) < SMALL:
+        return "float64"
     some = x[:: max(1, len(x) // 10_000)]
     exponent = base_scale(h) ** 2 * float(some.var(axis=0, dtype=np.float64).sum())
     return "float32" if 2.0**-24 * exponent <= allowed else "float64"

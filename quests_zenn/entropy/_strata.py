@@ -41,7 +41,10 @@ class Stratified:
             a = pack_rows(self.y, [np.arange(len(self.y))], scale, None, self.precision, self.workers, "y")
         panels = np.diff(b.block_panels)
         strata = self._strata(int(panels.min()), len(panels), b.width)
-        visits = np.argsort(cdist(a.centres, b.centres), axis=1, kind="stable")
+        apart = cdist(a.centres, b.centres)
+        if self.same:
+            np.fill_diagonal(apart, -1.0)  # equal blocks have equal centres, and each must see itself
+        visits = np.argsort(apart, axis=1, kind="stable")
         p, variance = np.zeros(len(a.rows)), np.zeros(len(a.rows))
         # K and K^2, which has half the squared bandwidth
         scales = relative_scales(np.array([1.0, math.sqrt(0.5)]), self.precision)

@@ -31,6 +31,12 @@ DEFAULT_REFERENCES = 32_768
 #: Standard error of dH from a sample, nats, from which on all references are summed instead.
 POORLY_TOLD = 0.5
 
+#: An environment seems rare where p is below this, and rare ones are few below this share.
+RARE, FEW = 3.0, 0.05
+
+#: Error of dH, nats, that single precision may make in a sample.
+ROUNDING = 0.005
+
 #: Environments on which estimates of dH are compared with the exact sums.
 CHECKED = 1_000
 
@@ -209,15 +215,17 @@ class _DeltaSampler:
         checked = self.rng.permutation(len(self.y))[:CHECKED]
         truth = -self.exact(None, checked)
         if estimator == "sampled":
-            arithmetic = for_samples(self.precision, self.x, float(self.h[0]), 0.01)
+            arithmetic = for_samples(self.precision, self.x, float(self.h[0]), ROUNDING)
             sample = Stratified(
                 self.y, self.x, self.same, float(self.h[0]), n_references, self.rng, arithmetic, self.workers
             )
             log_p, error, visited = sample.log_sums(self.progress)
-            # what seems new, or is told badly by the sample, is worth all references
-            unsure = error > POORLY_TOLD
-            if not self.same:
-                unsure |= log_p < 0.0
+            # what seems new, or is told badly by the sample, is worth all references. So is what seems rare, if it is:
+            # one reference that was missed counts much there, and the few are not among those that are checked
+            rare = log_p < math.log(RARE)
+            unsure = (error > POORLY_TOLD) | (log_p < (-1e-3 if self.same else 0.0))
+            if rare.mean() < FEW:
+                unsure |= rare
             rows = np.flatnonzero(unsure)
             if len(rows):
                 log_p[rows] = -self.exact(self.progress, rows, "float64")
@@ -227,6 +235,8 @@ class _DeltaSampler:
             missing = np.sqrt(np.maximum((off / Z95) ** 2 - error[checked] ** 2, 0.0))[told]
             if len(missing):
                 error = np.hypot(error, _error_of_like(log_p, log_p[checked[told]], missing, _quantile_95))
+            if arithmetic == "float32":
+                error = np.hypot(error, ROUNDING)
             error[rows] = 0.0
             return DeltaEntropyEstimate(0.0 - log_p, error, "sampled", _rms(off), visited)
         log_p, recall = self.nearest(min(n_neighbors, n))

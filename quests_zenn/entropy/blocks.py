@@ -165,12 +165,16 @@ def autocorrelation_time(series: npt.ArrayLike) -> float:
     ----------
     A. D. Sokal, in Functional Integration (1997), p. 131.
     """
-    values = np.asarray(series, dtype=np.float64)
+    given = np.asarray(series)
+    values = np.asarray(given if given.dtype.kind in "fiub" else np.nan, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise ValueError("a series must be a list of finite numbers, one for each frame")
     n = len(values)
+    largest = np.abs(values).max()
+    if largest > 0.0:
+        values = values / largest
     centred = values - values.mean()
-    if not np.abs(centred).max() > 1e-12 * (1.0 + np.abs(values).max()):
+    if not np.abs(centred).max() > 1e-12:
         return 0.5
     spectrum = np.fft.rfft(centred, 2 * n)
     correlation = np.fft.irfft(np.abs(spectrum) ** 2)[:n] / np.arange(n, 0, -1)

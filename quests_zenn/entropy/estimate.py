@@ -15,7 +15,15 @@ from quests_zenn._core.checks import one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn._core.rng import as_rng
 from quests_zenn.entropy._engine import Progress
-from quests_zenn.entropy._levels import OVERHEAD, Z95, Level, SampledSums, estimate_means, reference_sizes
+from quests_zenn.entropy._levels import (
+    OVERHEAD,
+    Z95,
+    Level,
+    SampledSums,
+    estimate_means,
+    means_and_errors,
+    reference_sizes,
+)
 from quests_zenn.entropy._neighbours import DEFAULT_NEIGHBOURS, find_neighbours
 from quests_zenn.entropy._packing import FloatArray, for_samples
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
@@ -200,13 +208,17 @@ class _Sampler:
     workers: Workers
     progress: Progress | None
 
-    def sums(self, members: npt.NDArray[np.integer]) -> SampledSums:
+    @property
+    def arithmetic(self) -> str:
+        """Single precision where its error is small beside the target."""
         # where no environment resembles another, the rounding of an environment's own term is the error of H
-        arithmetic = for_samples(self.precision, self.x, float(self.h.min()), 0.01 * Z95 * self.target)
-        return SampledSums(self.x, self.h, members, arithmetic, self.workers)
+        return for_samples(self.precision, self.x, float(self.h.min()), 0.01 * Z95 * self.target)
+
+    def sums(self, members: npt.NDArray[np.integer]) -> SampledSums:
+        return SampledSums(self.x, self.h, members, self.arithmetic, self.workers)
 
     def means(self, levels: list[Level], most_work: float = math.inf) -> tuple[Array, Array] | None:
-        return estimate_means(levels, np.full(len(self.h), self.target), most_work)
+        return estimate_means(levels, np.full(len(self.h), 0.98 * self.target), most_work)
 
     def levels(self, most_work: float) -> _Means | None:
         """Means from samples of references, each larger than the one before; None if that takes too much work."""
@@ -224,10 +236,29 @@ class _Sampler:
 
         costs = [m + less + OVERHEAD for m, less in zip(sizes, [0, *sizes[:-1]], strict=True)]
         levels = [Level(cost, difference(i), self.rng.permutation(n)) for i, cost in enumerate(costs)]
-        found = self.means(levels, most_work)
-        if found is None:
+        if self.means(levels, most_work) is None:
             return None
-        return _Means(*found, tuple(level.asked for level in levels), tuple(sizes))
+        # of what makes up more than 3 in m, 19 of 20 samples of m show some; what they do not show may have ln p = 0
+        k, first = len(self.h), levels[0]
+        largest = max(1.0, float(first.values[:k].mean(axis=1).max()))
+        first.ask(min(n, math.ceil(3.0 / Z95 * largest / (0.15 * self.target))))
+        means, errors = self.with_rounding(means_and_errors(levels))
+        unseen = 3.0 / Z95 / first.asked * (1.0 - first.asked / n)
+        more = np.concatenate([unseen * np.maximum(means[:k], 0.0), np.full(k, unseen)])
+        inverse = first.values[k:]
+        for level in levels[1:]:
+            # where a few environments make up most of the mean of 1 / p, later levels have hardly asked any of them:
+            # their correction may be as large as what it corrects
+            seen = level.asked / first.asked * inverse.sum(axis=1) ** 2 / (inverse**2).sum(axis=1)
+            more[k:] += np.where(seen < 10.0, inverse.std(axis=1) / math.sqrt(level.asked), 0.0)
+        return _Means(means, np.hypot(errors, more), tuple(level.asked for level in levels), tuple(sizes))
+
+    def with_rounding(self, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        """The errors of mean ln p, with that of single precision."""
+        means, errors = found
+        if self.arithmetic == "float32":
+            errors[: len(self.h)] = np.hypot(errors[: len(self.h)], 0.03 * self.target)
+        return means, errors
 
     def neighbours(self, n_neighbors: int) -> _Means:
         """Means from the nearest neighbours of every environment, corrected by the exact sums of some."""
@@ -241,8 +272,8 @@ class _Sampler:
             lambda queries: log_and_inverse(exact(queries, self.progress)) - base[:, queries],
             self.rng.permutation(n),
         )
-        found = self.means([rest])
-        assert found is not None
+        self.means([rest])
+        found = self.with_rounding(means_and_errors([rest]))
         alone = base.mean(axis=1)
         return _Means(
             alone + found[0], found[1], (n, rest.asked), (n_neighbors, n), alone[: len(self.h)], search.recall
@@ -267,7 +298,8 @@ def _assemble(parts: list[_Means], sizes: list[int], tolerance: float, estimator
         recall = float((shares[:, 0] * [part.recall for part in parts]).sum())
     largest = parts[int(np.argmax(sizes))]
     # a sum of differences may leave the range of 1 / p; half of the interval of the logarithm, which is not symmetric
-    low, inverse, high = (np.clip(values[k:] + sign * errors[k:], 1.0 / n, 1.0) for sign in (-1.0, 0.0, 1.0))
+    inverse = np.clip(values[k:], 1.0 / n, 1.0)
+    low, high = np.clip(inverse - errors[k:], 1.0 / n, 1.0), np.clip(inverse + errors[k:], 1.0 / n, 1.0)
     return EntropyEstimate(
         math.log(n) - values[:k],
         errors[:k],

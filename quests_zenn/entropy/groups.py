@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.arrays import as_codes, as_matrix
-from quests_zenn._core.checks import bandwidth, one_of
+from quests_zenn._core.checks import bandwidth, finite, one_of
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn.entropy._engine import log_sums_by_part
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
@@ -91,8 +90,7 @@ def group_matrix(
     matrix, h = as_matrix(x, "x"), bandwidth(h)
     n = len(matrix)
     one_of(precision, "precision", PRECISIONS)
-    if not math.isfinite(eps):
-        raise ValueError(f"eps must be finite, got {eps!r}")
+    eps = finite(eps, "eps")
     member, kinds = as_codes(groups, n, "groups"), as_codes(labels, n, "labels")
     if member is None:
         raise ValueError("groups are needed, one label per environment")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.arrays import as_bandwidths, as_codes, as_matrix, as_weights
-from quests_zenn._core.checks import one_of
+from quests_zenn._core.checks import finite, one_of
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn.entropy import _torch
 from quests_zenn.entropy._engine import log_sums_against, log_sums_within
@@ -153,7 +153,7 @@ def get_all_metrics(
     multiplicity = as_weights(weights, len(matrix))
     one_of(precision, "precision", PRECISIONS)
     groups = as_codes(labels, len(matrix), "labels")
-    if not 0.0 <= skip <= 1e-3:
+    if not (isinstance(skip, int | float) and 0.0 <= skip <= 1e-3):
         raise ValueError(f"skip must lie between 0 and 0.001, got {skip!r}")
     if device != "cpu":
         on_device = _on_device(precision)
@@ -368,8 +368,7 @@ def is_novel(
     asked, reference, bandwidths, single = _two_sets(y, x, h)
     if not single:
         raise ValueError("one bandwidth is needed to tell what is novel, got several")
-    if not math.isfinite(eps):
-        raise ValueError(f"eps must be finite, got {eps!r}")
+    eps = finite(eps, "eps")
     with use_workers(workers, jobs) as pool:
         if dh is None:
             dh = delta_entropy(

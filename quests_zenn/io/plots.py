@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,19 @@ def _figure(path: str | os.PathLike[str], overwrite: bool, size: tuple[float, fl
 
 
 def _save(figure: Any, path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Write the figure. Names of files and groups are text, not formulas, and may hold letters that no font has."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        if len(text.get_text()) > 80:
+            text.set_text(text.get_text()[:77] + "...")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        _write(figure, path, overwrite)
+
+
+def _write(figure: Any, path: str | os.PathLike[str], overwrite: bool) -> None:
     with replacing(path, overwrite) as temporary:
         try:
             figure.savefig(temporary, dpi=150)

@@ -97,13 +97,13 @@ def test_estimators_of_the_entropy_command(estimator: str, monkeypatch: pytest.M
     monkeypatch.setattr("quests_zenn.entropy._levels.PILOT", 50)
     args = ("entropy", "hot.xyz", "--bandwidth", H)
     exact = document(*args)
-    found = document(*args, "--estimator", estimator, "--tolerance", 0.1)
+    found = document(*args, "--estimator", estimator, "--tolerance", 0.5)
     assert found["estimator"] == estimator
     assert abs(found["entropy"] - exact["entropy"]) <= 5.0 * found["standard_error"] + 1e-6
-    assert found["tolerance"] == 0.1
+    assert found["tolerance"] == 0.5
     assert found["mean_dh"] == pytest.approx(found["entropy"] - math.log(384))
     assert exact["standard_error"] == 0.0
-    out, _ = run(*args, "--estimator", estimator)
+    out, _ = run(*args, "--estimator", estimator, "--tolerance", 0.5)
     assert f"estimator     {estimator} (" in out
     assert "±" in out
     assert found["standard_error"] > 0.0
