@@ -302,7 +302,7 @@ def table(results: dict[str, Any]) -> str:
         "**Kernel sums**, exact, d = 63, billions of pairs per second (`quests` at its best: BLAS threads set to one, "
         "batches of 500; by default: batches of 20,000):",
         "",
-        "| task | N | threads | ours, float64 (default) | ours, float32 | `quests` at its best | `quests` by default "
+        "| task | N | threads | ours, float64 | ours, float32 | `quests` at its best | `quests` by default "
         "| faster than its best by (float64, float32) |",
         "|---|---|---|---|---|---|---|---|",
     ]
