@@ -318,13 +318,16 @@ class PackedReference:
     log_top: float  #: ln of the largest weight
     packed: Packed
     precision: str
+    as_they_are: bool = False  #: rows were not brought together with their neighbours
 
     @classmethod
     def pack(
         cls, x: FloatArray, h: npt.NDArray[np.float64], weights: npt.NDArray[np.float64] | None, precision: str,
-        workers: Workers, partners: int,
+        workers: Workers, partners: int, as_they_are: bool = False,
     ) -> PackedReference:  # fmt: skip
         """Pack the rows of positive weight (there must be one), to be compared with about so many partners.
+
+        `as_they_are` is for a stated precision whose digits suffice for vectors as long as the set is wide.
 
         Raises
         ------
@@ -336,13 +339,18 @@ class PackedReference:
         top = 1.0 if weights is None else float(weights.max())
         relative = None if weights is None else weights / top
         all_rows = [np.arange(len(x))]
-        packed, precision = pack_precisely(x, all_rows, h, relative, precision, workers, "the reference", partners)
-        return cls(x, h, relative, math.log(top), packed, precision)
+        name = "the reference"
+        if as_they_are:
+            packed = pack_rows(x, all_rows, base_scale(h[0]), relative, precision, workers, name, as_they_are=True)
+        else:
+            packed, precision = pack_precisely(x, all_rows, h, relative, precision, workers, name, partners)
+        return cls(x, h, relative, math.log(top), packed, precision, as_they_are)
 
     def sums(self, y: FloatArray, workers: Workers, progress: Progress | None = None) -> npt.NDArray[np.float64]:
         """Kernel sums (H, n) of every row of y, relative to the largest weight; 0 where they are too small."""
         scale = base_scale(self.h[0])
-        a, b = pack_rows(y, [np.arange(len(y))], scale, None, self.precision, workers, "y"), self.packed
+        b, all_rows = self.packed, [np.arange(len(y))]
+        a = pack_rows(y, all_rows, scale, None, self.precision, workers, "y", as_they_are=self.as_they_are)
         sums = np.zeros((1, len(self.h), len(a.rows)))
         run_tiles([row_tiles(a, b)], a, b, scale, relative_scales(self.h, self.precision), sums, workers, progress)
         real = a.rows >= 0

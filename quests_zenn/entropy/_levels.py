@@ -94,7 +94,7 @@ class SampledSums:
         n = len(x)
         self.whole = len(members) == n
         sample = x if self.whole else x[self.members]
-        self.reference = PackedReference.pack(sample, h, None, precision, workers, n)
+        self.reference = PackedReference.pack(sample, h, None, precision, workers, n, as_they_are=True)
         self.exact: PackedReference | None = None
         self.sample = sample
 
@@ -111,7 +111,9 @@ class SampledSums:
         if own.any():
             # its own term is taken out again, and the rest is scaled up: only float64 leaves enough of it
             if self.exact is None:
-                self.exact = PackedReference.pack(self.sample, self.h, None, "float64", self.workers, len(queries))
+                self.exact = PackedReference.pack(
+                    self.sample, self.h, None, "float64", self.workers, len(queries), as_they_are=True
+                )
             sums[:, own] = np.maximum(self.exact.sums(self.x[queries[own]], self.workers) - 1.0, 0.0)
         return 1.0 + (n - 1) / (m - own) * sums
 
