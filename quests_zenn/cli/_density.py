@@ -45,12 +45,12 @@ def _bandwidth_row(h: float, origin: str) -> tuple[str, str]:
 
 def _finish(
     command: str, source: Source, options: dict[str, Any], found: dict[str, Any], times: _tell.Times,
-    rows: list[tuple[str, str]], inputs: tuple[str, ...] | None = None,
+    rows: list[tuple[str, str]],
 ) -> bool:  # fmt: skip
     """Write the document, print the table; whether more may be printed."""
     _options.Interrupts.raise_if_pending()
     document = found | source.parameters()
-    _tell.write_document(command, inputs or source.files, options, document, times, source.jobs)
+    _tell.write_document(command, source.files, options, document, times, source.jobs)
     if options["quiet"]:
         return False
     _tell.rows([*source.rows(), *rows, times.row(source.jobs)])
@@ -96,10 +96,8 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     references: tuple[str, ...] = options["reference"]
     check_outputs((*files, *references), options, output=SCORED)
     times = _tell.Times()
-
-    elements = None
-    if options["species"] != "none":  # both need the same columns
-        elements = _elements_of((*files, *references), options)
+    # both need the same columns
+    elements = None if options["species"] == "none" else _elements_of((*files, *references), options)
     known = _open(references, options | {"select": None, "elements": elements, "output": None}, times)
     h, origin = _one_bandwidth(known)
     if origin.startswith("auto"):  # what is asked about may be anything
@@ -154,9 +152,7 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
         "reference_elements": known.parameters()["elements"],
         "scope": {"dH": scope},
         "mean_dh": values.mean(),
-        "quantiles": dict(
-            zip(("0.05", "0.5", "0.95", "1.0"), np.quantile(values, shares, method="lower"), strict=True)
-        ),
+        "quantiles": dict(zip(map(str, shares), quantiles, strict=True)),
         "eps": options["eps"],
         "novelty": novel.mean(),
         "overlap": 1.0 - novel.mean(),
@@ -228,8 +224,6 @@ def overlap(files: tuple[str, ...], options: dict[str, Any]) -> None:
         )  # fmt: skip
     by = options["by"]
     short = short_names(by, names)
-    if len(short) < 2:
-        warn(f"there is only one {by}: nothing to compare it with")
     if options["plot_file"]:
         plots.plot_matrices(
             options["plot_file"],
@@ -242,10 +236,11 @@ def overlap(files: tuple[str, ...], options: dict[str, Any]) -> None:
     )
     if _finish("overlap", source, options, document, times, [_bandwidth_row(h, origin)]):
         print_groups(found, by, names)
-        if len(short) > MOST_COLUMNS:
-            return
-        click.echo(f"\noverlap: share of the row that the column knows (dH < {options['eps']:g} nats)")
-        _tell.matrix(short, found.overlap, ".1%")
+        if len(short) <= MOST_COLUMNS:
+            click.echo(f"\noverlap: share of the row that the column knows (dH < {options['eps']:g} nats)")
+            _tell.matrix(short, found.overlap, ".1%")
+        if len(short) < 2:
+            warn(f"there is only one {by}: nothing to compare it with")
         source.warn()
 
 
@@ -457,8 +452,7 @@ def bandwidth(files: tuple[str, ...], options: dict[str, Any]) -> None:
             "sums",
             lambda: room.select_bandwidth(
                 source.x, grid, groups, dimension=options["dimension"],
-                precision="float64" if options["precision"] == "auto" else options["precision"], jobs=source.jobs,
-                progress=advance,
+                precision=options["precision"], jobs=source.jobs, progress=advance,
             ),
         )  # fmt: skip
     rule = None

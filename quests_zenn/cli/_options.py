@@ -108,11 +108,13 @@ precision_option = click.option(
     "float32: also for descriptors and their storage.",
 )  # fmt: skip
 
-estimator_options = _stack(
-    click.option(
+estimator_option = click.option(
         "--estimator", type=click.Choice(["auto", "exact", "sampled", "knn"]), default="auto", show_default=True,
         help="How sums are done. auto: exact up to 50,000 environments, then sampled, with an error bar.",
-    ),
+)  # fmt: skip
+
+estimator_options = _stack(
+    estimator_option,
     click.option(
         "--tolerance", type=PositiveFloat(), default=0.01, show_default=True,
         help="Half-width of the 95% interval of H, nats, that samples aim at.",

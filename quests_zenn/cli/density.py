@@ -59,7 +59,7 @@ def descriptors(files: tuple[str, ...], **options: Any) -> None:
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(), help="Write the frames as extended XYZ with dH per atom."
 )
-@_options.estimator_options
+@_options.estimator_option
 @_options.output_options
 @_options.descriptor_options
 @_options.frame_options

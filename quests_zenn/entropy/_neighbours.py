@@ -27,8 +27,8 @@ from quests_zenn.entropy._tile import ROWS, tile_exponents
 #: Neighbours that ``knn`` sums.
 DEFAULT_NEIGHBOURS = 32
 
-#: References up to which neighbours are found by exact search. Beyond, PyNNDescent is faster, in spite of the half
-#: minute that it takes to compile in every process.
+#: References up to which neighbours are found by exact search. Beyond, PyNNDescent is faster, in spite of the
+#: twenty seconds that it takes to compile in every process.
 EXACT_SEARCH_UP_TO = 150_000
 
 #: Candidates kept beyond those asked for when the search runs in single precision.
@@ -251,7 +251,7 @@ def find_neighbours(
         precision = "float32" if len(x) >= 4096 else "float64"
         found = nearest(y, x, n, same=same, precision=precision, workers=workers, progress=progress)
         return Neighbours(*found, 1.0)
-    from pynndescent import NNDescent  # takes two seconds to import, and half a minute to compile
+    from pynndescent import NNDescent  # takes two seconds to import, and some twenty to compile
 
     graph = max(30, n + same)
     index = NNDescent(x, n_neighbors=graph, random_state=seed, n_jobs=min(workers.jobs, available_cores()))

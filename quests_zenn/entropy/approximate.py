@@ -97,9 +97,10 @@ def approx_delta_entropy(
 
     ``sampled``: references stand in blocks of neighbours. Each environment is summed over all references of the blocks
     that are near, a part of those that are farther, and a few of those that are far: a stratified sample, unbiased for
-    p, whose own spread tells the error of p. The bias of the logarithm is corrected to first order. Environments
-    that seem new (p < 1), or that the sample tells badly, are summed over all references. At last a thousand
-    environments are summed exactly, and errors are widened until 95 % of their intervals hold, among those of like dH.
+    p, whose own spread tells the error of p. The bias of the logarithm is corrected to first order. Environments that
+    seem new (p < 1), that seem rare (p < 3) where few do, or that the sample tells badly, are summed over all
+    references. At last a thousand others are summed exactly, and errors are widened until 95 % of their intervals
+    hold, among those of like dH.
 
     Parameters
     ----------

@@ -202,8 +202,8 @@ def information_gap(curve: LearningCurve) -> InformationGap:
     sizes, plus the misfit of an unweighted fit that the variance leaves unexplained. Real curves follow the model to
     some 0.01 nats only, and the choice of sizes can matter more than noise. The standard error is therefore the widest
     of: the fit covariance, the jackknife over repeats, the range of limits when up to a third of the sizes are left out
-    from below or two from above, and the misfit at the largest size. On sets of known limit, such errors come out right
-    to within a factor of two or three. States that no environment of the set has visited are beyond them.
+    from below or two from above, and the misfit at the largest size. It is a guess at an
+    error, no more. States that no environment of the set has visited are beyond them.
 
     A straight line in ln n, such as H = ln n where nothing resembles anything, fits the model too, with a limit that
     means nothing. If a curve rises beyond doubt, but its fit has not flattened (c ln^2 n < 4/3 at the largest size) or

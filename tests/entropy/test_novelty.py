@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from quests_zenn._core.parallel import Workers
 from quests_zenn.entropy import delta_entropy, entropy, get_all_metrics, is_novel, novelty, overlap
-from quests_zenn.entropy._packing import ALLOWED_ERROR, SMALL, expected_error, exponent_error, pack_precisely, pack_rows
+from quests_zenn.entropy._packing import (
+    ALLOWED_ERROR,
+    SMALL,
+    base_scale,
+    expected_error,
+    exponent_error,
+    pack_precisely,
+    pack_rows,
+)
 from quests_zenn.entropy.metrics import DEFAULT_EPS, PRECISIONS, SKIP
 
 Array = npt.NDArray[Any]
@@ -269,6 +277,26 @@ def test_default_entropy_of_real_sets(data_dir: Path) -> None:
         used.append(picked(x, 0.015))
         assert entropy(x) == pytest.approx(entropy(x, precision="float64"), abs=1e-6), name.stem
     assert "float64" in used
+
+
+@pytest.mark.slow
+def test_the_error_of_single_precision_is_foretold(data_dir: Path) -> None:
+    """Every set at hand: the error of H stays below what `auto` expects, and within what the docs say."""
+    from ase.io import read
+
+    from quests_zenn.descriptors import get_descriptors
+
+    for name in sorted(data_dir.glob("*.xyz")):
+        x = get_descriptors(read(name, ":"))
+        for h in (0.003, 0.015, 0.06):
+            with Workers(None) as workers:
+                packed = pack_rows(x, [np.arange(len(x))], base_scale(h), None, "float32", workers, "x")
+            exact, _, dh = get_all_metrics(x, h, precision="float64")
+            found, _, rough = get_all_metrics(x, h, precision="float32")
+            assert abs(found - exact) <= expected_error(packed, 1.0), (name.stem, h)
+            if h == 0.015:
+                assert abs(found - exact) <= 1e-5
+                assert np.abs(rough - dh).max() <= 1e-3
 
 
 # --- work that is left out --------------------------------------------------------------------------------------------
