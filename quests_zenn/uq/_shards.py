@@ -1,0 +1,57 @@
+"""Environments that can resemble each other: a packed set, and a few rows that came later."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from quests_zenn._core.parallel import Workers
+from quests_zenn.entropy._engine import PackedReference, log_sums_against
+
+FloatArray = npt.NDArray[np.floating]
+
+#: Rows that came later, as a share of the packed ones, from which on all are packed again.
+REPACK = 0.1
+
+
+class Shard:
+    """Rows (n, d) at one bandwidth; whatever is packed is packed when it is first needed."""
+
+    def __init__(self, x: FloatArray, h: float) -> None:
+        self.x, self.h = x, h
+        self.later: list[FloatArray] = []
+        self._packed: PackedReference | None = None
+
+    def copy(self) -> Shard:
+        """A shard that grows on its own; what is packed is shared."""
+        other = object.__new__(Shard)
+        other.__dict__.update(self.__dict__)
+        other.later = list(self.later)
+        return other
+
+    def append(self, x: FloatArray) -> None:
+        """Add rows."""
+        self.later.append(x)
+        if sum(map(len, self.later)) > max(1000.0, REPACK * len(self.x)):
+            self.x, self.later, self._packed = np.concatenate([self.x, *self.later]), [], None
+
+    def log_sums(self, y: FloatArray, workers: Workers) -> npt.NDArray[np.float64]:
+        """ln p of every row of y (n,), in float64."""
+        if self._packed is None:
+            h = np.array([self.h])
+            self._packed = PackedReference.pack(self.x, h, None, "float64", workers, 0)
+        return np.logaddexp(self._packed.log_sums(y, workers)[0], self._log_sums_later(y, workers))
+
+    def _log_sums_later(self, y: FloatArray, workers: Workers) -> npt.NDArray[np.float64]:
+        if not self.later:
+            return np.full(len(y), -math.inf)
+        if len(self.later) > 1:
+            self.later = [np.concatenate(self.later)]
+        return log_sums_against(y, self.later[0], np.array([self.h]), workers=workers)[0]
+
+    def is_novel(self, y: FloatArray, thresholds: npt.NDArray[np.float64], workers: Workers) -> npt.NDArray[np.bool_]:
+        """Whether -ln p of every row of y reaches its threshold."""
+        novel: npt.NDArray[np.bool_] = 0.0 - self.log_sums(y, workers) >= thresholds
+        return novel
