@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from quests_zenn.io.frames import Frame, FrameSource, is_single, read_frames, sp
 from quests_zenn.io.outputs import versions
 from quests_zenn.uq._shards import Shard
 from quests_zenn.uq._store import read_arrays, write_arrays
+
+if TYPE_CHECKING:
+    from quests_zenn.uq.thresholds import LeftOut
 
 #: dH from which on an atom counts as novel, nats.
 DEFAULT_THRESHOLD = 1e-5
@@ -101,6 +104,7 @@ class Reference:
         self._parts: list[npt.NDArray[np.floating]] = [environments.x]
         self._shards: dict[int, Shard] | None = None
         self._thresholds: dict[tuple[float, str], float] = {}
+        self._left_out: LeftOut | None = None
 
     # --- making one -----------------------------------------------------------------------------------------------
 
@@ -275,7 +279,7 @@ class Reference:
         self.frame_offsets = np.concatenate([self.frame_offsets, self.frame_offsets[-1] + np.cumsum(lengths)])
         self.groups = np.concatenate([self.groups, groups])
         self.sources = [*self.sources, *sources]
-        self._thresholds = {}
+        self._thresholds, self._left_out = {}, None
         if self._shards is not None:
             for code, rows in _members(self._codes(numbers)).items():
                 if code in self._shards:
@@ -300,6 +304,11 @@ class Reference:
     def n_frames(self) -> int:
         """Number of frames."""
         return len(self.frame_offsets) - 1
+
+    @property
+    def tells_centres(self) -> bool:
+        """Whether environments of different centre elements do not resemble each other."""
+        return self.species != "none" and self.same_centre
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -452,6 +461,17 @@ class Reference:
             self._thresholds[key] = auto_threshold(self, false_alarm, of=of, jobs=jobs)
         return self._thresholds[key]
 
+    def leave_out(self, *, jobs: int | None = None) -> LeftOut:
+        """dH of the environments of the reference given all other groups. Found once, and again after `extend`.
+
+        See `quests_zenn.uq.thresholds.leave_out`.
+        """
+        from quests_zenn.uq.thresholds import leave_out
+
+        if self._left_out is None:
+            self._left_out = leave_out(self, jobs=jobs)
+        return self._left_out
+
     def _environments(self, frames: FrameSource | Environments, jobs: int | None) -> Environments:
         if not isinstance(frames, Environments):
             return self.describe(frames, jobs=jobs)
@@ -490,7 +510,7 @@ class Reference:
 
     def _codes(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Which environments resemble each other at all: those of one code."""
-        return numbers if self.species != "none" and self.same_centre else np.zeros(len(numbers), np.int64)
+        return numbers if self.tells_centres else np.zeros(len(numbers), np.int64)
 
     def _all_shards(self) -> dict[int, Shard]:
         if self._shards is None:
