@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.parallel import Workers
+from quests_zenn.entropy._decide import Decider
 from quests_zenn.entropy._engine import PackedReference, log_sums_against
 
 FloatArray = npt.NDArray[np.floating]
@@ -23,6 +24,7 @@ class Shard:
         self.x, self.h = x, h
         self.later: list[FloatArray] = []
         self._packed: PackedReference | None = None
+        self._decider: Decider | None = None
 
     def copy(self) -> Shard:
         """A shard that grows on its own; what is packed is shared."""
@@ -35,7 +37,8 @@ class Shard:
         """Add rows."""
         self.later.append(x)
         if sum(map(len, self.later)) > max(1000.0, REPACK * len(self.x)):
-            self.x, self.later, self._packed = np.concatenate([self.x, *self.later]), [], None
+            self.x, self.later = np.concatenate([self.x, *self.later]), []
+            self._packed, self._decider = None, None
 
     def log_sums(self, y: FloatArray, workers: Workers) -> npt.NDArray[np.float64]:
         """ln p of every row of y (n,), in float64."""
@@ -53,5 +56,12 @@ class Shard:
 
     def is_novel(self, y: FloatArray, thresholds: npt.NDArray[np.float64], workers: Workers) -> npt.NDArray[np.bool_]:
         """Whether -ln p of every row of y reaches its threshold."""
-        novel: npt.NDArray[np.bool_] = 0.0 - self.log_sums(y, workers) >= thresholds
-        return novel
+        if self._decider is None:
+            self._decider = Decider(self.x, self.h, workers)
+        log_limits = 0.0 - thresholds
+        if self.later:  # what these rows add need not be found among the others
+            added = self._log_sums_later(y, workers)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                rest = log_limits + np.log1p(-np.exp(np.minimum(added - log_limits, 0.0)))
+            log_limits = np.where(added > log_limits, -np.inf, rest)
+        return ~self._decider.exceeds(y, log_limits, workers)

@@ -63,7 +63,9 @@ def _member(archive: zipfile.ZipFile, name: str) -> Any:
 def read_arrays(
     path: str | os.PathLike[str], *, check: bool = True
 ) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """The document and the arrays of a file that `write_arrays` has written; arrays are memory maps; writing to one changes memory only.
+    """The document and the arrays of a file that `write_arrays` has written.
+
+    Arrays are memory maps; writing to one changes memory only.
 
     Parameters
     ----------

@@ -320,7 +320,7 @@ class Reference:
         return f"<Reference of {len(self)} environments of {' '.join(self.elements)} in {self.n_frames} frames, {told}>"
 
     def describe(self, frames: FrameSource, *, jobs: int | None = None) -> Environments:
-        """Environments of frames, made as those of the reference. `score` and `is_novel` take them in place of frames."""
+        """Environments of frames, made as those of the reference; `score` and `is_novel` take them, too."""
         return describe(frames, self.k, self.cutoff, self.species, jobs=jobs)
 
     def score(
@@ -389,8 +389,8 @@ class Reference:
     ) -> npt.NDArray[np.bool_]:
         """Whether ``dH >= threshold`` for every atom; frames are concatenated.
 
-        The answers are those of `score`, but seldom need the whole sum: atoms that the reference knows are told by their
-        neighbours, and for others a bound of the rest is enough.
+        The answers are those of `score`, but seldom need the whole sum: atoms that the reference knows are told by
+        their neighbours, and for others a bound of the rest is enough.
 
         Parameters
         ----------

@@ -100,9 +100,7 @@ def merge_copies(groups: npt.NDArray[np.int64], first: npt.NDArray[np.int64]) ->
     return merged
 
 
-def leave_out(
-    reference: Reference, *, most: int = SCORED, seed: int = 0, jobs: int | None = None
-) -> LeftOut:
+def leave_out(reference: Reference, *, most: int = SCORED, seed: int = 0, jobs: int | None = None) -> LeftOut:
     """dH of the environments of a reference given all other groups, copies merged.
 
     Parameters
@@ -125,8 +123,8 @@ def leave_out(
     n_groups = int(groups.max()) + 1
     if n_groups < 2:
         raise DataError(
-            "leaving groups out needs at least two groups of frames that are no copies of each other; the reference has "
-            "one"
+            "leaving groups out needs at least two groups of frames that are no copies of each other, and there is "
+            "only one"
         )
     owner = np.repeat(np.arange(len(groups)), np.diff(offsets))
     member = groups[owner]

@@ -81,7 +81,9 @@ def test_small_sets_of_one_group_have_no_others() -> None:
 def test_small_kernel_leaves_the_rest_alone() -> None:
     x, out, wanted = cloud(40, 3), np.full((2, 40), 7.0), np.zeros((2, 40), bool)
     wanted[1, [3, 20, 39]] = True
-    log_sums_of_others(x.T.copy(), np.arange(40), np.arange(40), np.array([3, 5, 20, 39]), wanted, np.array([1.0, 0.5]), out)
+    log_sums_of_others(
+        x.T.copy(), np.arange(40), np.arange(40), np.array([3, 5, 20, 39]), wanted, np.array([1.0, 0.5]), out
+    )
     assert (out[~wanted] == 7.0).all()
     np.testing.assert_allclose(out[wanted], twin(x, np.ones(1), np.arange(40))[0, [3, 20, 39]], rtol=1e-12)
 
