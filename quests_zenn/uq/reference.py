@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.arrays import as_codes
-from quests_zenn._core.checks import DataError, bandwidth, finite, whole_number
+from quests_zenn._core import checks
+from quests_zenn._core.arrays import as_codes, as_matrix
+from quests_zenn._core.checks import DataError, finite, one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn.descriptors import DEFAULT_CUTOFF, DEFAULT_K, Environments, describe, element_symbols
+from quests_zenn.descriptors.environments import SPECIES
 from quests_zenn.entropy import DEFAULT_BANDWIDTH
 from quests_zenn.io.frames import Frame, FrameSource, is_single, read_frames, split_index
 from quests_zenn.io.outputs import versions
@@ -95,7 +97,7 @@ class Reference:
     ) -> None:
         self.k, self.cutoff, self.species = environments.k, environments.cutoff, environments.species
         self.elements = environments.elements
-        self.bandwidth = _bandwidth(bandwidth)
+        self.bandwidth = checks.bandwidth(bandwidth)
         self.same_centre = same_centre
         self.numbers = environments.numbers
         self.frame_offsets = environments.frame_offsets
@@ -456,7 +458,7 @@ class Reference:
         """
         from quests_zenn.uq.thresholds import auto_threshold
 
-        key = (float(false_alarm), of)
+        key = (false_alarm, of)
         if key not in self._thresholds:
             self._thresholds[key] = auto_threshold(self, false_alarm, of=of, jobs=jobs)
         return self._thresholds[key]
@@ -584,6 +586,8 @@ class Reference:
             )
         try:
             reference = cls._from_file(meta, arrays)
+            if check:
+                as_matrix(reference.x, "x")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{name}: its parts do not fit together ({error}); make it again") from error
         reference.require(**expected, of=f"{name}")
@@ -605,11 +609,12 @@ class Reference:
             and bool((np.diff(offsets) > 0).all())
             and set(element_symbols(numbers)) <= set(meta["elements"])
         )
-        k, elements, species = whole_number(meta["k"], "k", 2), tuple(meta["elements"]), str(meta["species"])
+        k, cutoff = whole_number(meta["k"], "k", 2), positive(meta["cutoff"], "cutoff")
+        elements, species = tuple(meta["elements"]), one_of(meta["species"], "species", SPECIES)
         if not fits or x.shape[1] != len(block_names(elements, species)) * (2 * k - 1):
             raise ValueError("shapes or types of its arrays are wrong")
         nothing = np.zeros(0, bool)
-        env = Environments(x, offsets, numbers, k, float(meta["cutoff"]), species, elements, nothing, nothing)
+        env = Environments(x, offsets, numbers, k, cutoff, species, elements, nothing, nothing)
         reference = cls(env, meta["bandwidth"], groups, list(meta["sources"]), bool(meta["same_centre"]))
         reference._thresholds = {
             (float(item["false_alarm"]), str(item["of"])): float(item["threshold"]) for item in meta["thresholds"]
@@ -672,10 +677,6 @@ class _Stream:
         elif isinstance(frame, tuple) and len(frame) == 4:
             source["n_environments"] += len(frame[3])
         return frame
-
-
-def _bandwidth(value: Any) -> float:
-    return bandwidth(value)
 
 
 def _members(codes: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:
