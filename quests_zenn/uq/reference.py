@@ -100,6 +100,7 @@ class Reference:
         self.bandwidth = checks.bandwidth(bandwidth)
         self.same_centre = same_centre
         self.numbers = environments.numbers
+        self._known = np.unique(environments.numbers)
         self.frame_offsets = environments.frame_offsets
         self.groups = groups
         self.sources = list(sources)
@@ -278,6 +279,7 @@ class Reference:
             return
         self._parts = [*self._parts, x]
         self.numbers = np.concatenate([self.numbers, numbers])
+        self._known = np.union1d(self._known, numbers)
         self.frame_offsets = np.concatenate([self.frame_offsets, self.frame_offsets[-1] + np.cumsum(lengths)])
         self.groups = np.concatenate([self.groups, groups])
         self.sources = [*self.sources, *sources]
@@ -500,15 +502,12 @@ class Reference:
     def _with_strangers(self, values: npt.NDArray[Any], numbers: npt.NDArray[np.int64], value: Any) -> Any:
         """`values` with atoms of elements that the reference never saw set to `value`, and said so."""
         present = np.unique(numbers)
-        strangers = present[~np.isin(present, self._known())]
+        strangers = present[~np.isin(present, self._known)]
         if len(strangers):
             values[np.isin(numbers, strangers)] = value
             names = " ".join(element_symbols(strangers))
             warnings.warn(f"the reference never saw {names}: dH = inf for these atoms", UserWarning, stacklevel=3)
         return values
-
-    def _known(self) -> npt.NDArray[np.int64]:
-        return np.unique(self.numbers)
 
     def _codes(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Which environments resemble each other at all: those of one code."""
