@@ -13,6 +13,7 @@ from quests_zenn._core.checks import DataError, one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, split_by_cost, split_evenly
 from quests_zenn.descriptors._cells import CROWDED, OK, sort_into_bins
 from quests_zenn.descriptors._kernels import fill_descriptors
+from quests_zenn.descriptors._layout import block_names
 from quests_zenn.descriptors._simd import sorting_network
 from quests_zenn.io.frames import Frame, FrameSource, is_single, iterate_frames
 
@@ -282,12 +283,7 @@ class _Layout:
 
     def blocks(self) -> list[tuple[str, ...]]:
         """Names of the blocks, in order: (), then (A,) per element, then (A, B) per pair."""
-        names: list[tuple[str, ...]] = [()]
-        if self.species != "none":
-            names += [(a,) for a in self.elements]
-        if self.species == "pairs":
-            names += [(a, b) for i, a in enumerate(self.elements) for b in self.elements[i + 1 :]]
-        return names
+        return block_names(self.elements, self.species)
 
     def encode(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Atomic numbers to places in `elements`."""

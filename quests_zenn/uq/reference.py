@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,12 @@ from quests_zenn._core.arrays import as_codes, as_matrix
 from quests_zenn._core.checks import DataError, finite, one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn.descriptors import DEFAULT_CUTOFF, DEFAULT_K, Environments, describe, element_symbols
+from quests_zenn.descriptors._layout import block_names, columns_of, relayout
 from quests_zenn.descriptors.environments import SPECIES
 from quests_zenn.entropy import DEFAULT_BANDWIDTH
-from quests_zenn.io.frames import Frame, FrameSource, is_single, read_frames, split_index
+from quests_zenn.io.frames import FrameSource
 from quests_zenn.io.outputs import versions
+from quests_zenn.uq._frames import FrameStream
 from quests_zenn.uq._shards import Shard
 from quests_zenn.uq._store import read_arrays, write_arrays
 
@@ -160,7 +162,7 @@ class Reference:
         DataError, ValueError
             See `get_descriptors`; if there is not one group per frame.
         """
-        stream = _Stream(frames, type_map)
+        stream = FrameStream(frames, type_map)
         env = describe(stream, k, cutoff, species, elements=elements, jobs=jobs, progress=progress)
         return cls.from_environments(env, bandwidth, groups, stream.sources, same_centre)
 
@@ -227,7 +229,7 @@ class Reference:
         DataError, ValueError
             See `fit`; then nothing is added.
         """
-        stream = _Stream(frames, type_map)
+        stream = FrameStream(frames, type_map)
         env = describe(stream, self.k, self.cutoff, self.species, jobs=jobs, progress=progress)
         n_frames = len(env.frame_offsets) - 1
         codes = np.arange(n_frames) if groups is None else as_codes(groups, n_frames, "groups")
@@ -493,7 +495,7 @@ class Reference:
         x = relayout(env.x, env.elements, both, self.species, self.k)
         if both == self.elements:
             return x, None
-        own = _columns(self.elements, both, self.species, self.k)
+        own = columns_of(self.elements, both, self.species, self.k)
         others = np.ones(x.shape[1], bool)
         others[own] = False
         apart = np.einsum("ij,ij->i", x[:, others], x[:, others], dtype=np.float64)
@@ -641,74 +643,8 @@ class Reference:
                 )
 
 
-class _Stream:
-    """Frames from memory or from files, and where they came from."""
-
-    def __init__(self, frames: FrameSource, type_map: dict[int, int] | None) -> None:
-        self.sources: list[dict[str, Any]] = []
-        self._type_map = type_map
-        names = [frames] if isinstance(frames, str | os.PathLike) else frames
-        if is_single(names):
-            names = [names]
-        if not isinstance(names, Iterable):
-            raise DataError(f"expected structures or names of files, got {type(frames).__name__}")
-        self._items = iter(names)
-
-    def __iter__(self) -> Iterator[Any]:
-        for item in self._items:
-            if isinstance(item, str | os.PathLike):
-                source = self._begin(split_index(item)[0], index=split_index(item)[1])
-                for frame in read_frames(item, type_map=self._type_map):
-                    yield self._count(source, frame)
-            else:
-                last = self.sources[-1] if self.sources else {}
-                source = last if last.get("name") == "memory" else self._begin("memory")
-                yield self._count(source, item)
-
-    def _begin(self, name: str, **more: Any) -> dict[str, Any]:
-        self.sources.append({"name": os.path.basename(name), **more, "n_frames": 0, "n_environments": 0})
-        return self.sources[-1]
-
-    def _count(self, source: dict[str, Any], frame: Any) -> Any:
-        source["n_frames"] += 1
-        if isinstance(frame, Frame) or hasattr(frame, "numbers"):
-            source["n_environments"] += len(frame)
-        elif isinstance(frame, tuple) and len(frame) == 4:
-            source["n_environments"] += len(frame[3])
-        return frame
-
-
 def _members(codes: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:
     """Rows of each code."""
     if len(codes) and (codes[0] == codes).all():
         return {int(codes[0]): np.arange(len(codes))}
     return {int(code): np.flatnonzero(codes == code) for code in np.unique(codes)}
-
-
-def block_names(elements: Sequence[str], species: str) -> list[tuple[str, ...]]:
-    """Names of the blocks of a row, in order: (), then (A,) for each element, then (A, B) for each pair."""
-    names: list[tuple[str, ...]] = [()]
-    if species != "none":
-        names += [(a,) for a in elements]
-    if species == "pairs":
-        names += [(a, b) for i, a in enumerate(elements) for b in elements[i + 1 :]]
-    return names
-
-
-def _columns(some: Sequence[str], all_: Sequence[str], species: str, k: int) -> npt.NDArray[np.int64]:
-    """Columns that blocks of some elements have in the layout of more elements."""
-    width = 2 * k - 1
-    place = {name: b for b, name in enumerate(block_names(all_, species))}
-    starts = np.array([place[name] * width for name in block_names(some, species)], np.int64)
-    return (starts[:, None] + np.arange(width)).ravel()
-
-
-def relayout(
-    x: npt.NDArray[np.floating], old: Sequence[str], new: Sequence[str], species: str, k: int
-) -> npt.NDArray[np.floating]:
-    """Rows of a layout of elements in that of more elements; new blocks hold zeros."""
-    if species == "none" or tuple(old) == tuple(new):
-        return x
-    wider = np.zeros((len(x), len(block_names(new, species)) * (2 * k - 1)), x.dtype)
-    wider[:, _columns(old, new, species, k)] = x
-    return wider

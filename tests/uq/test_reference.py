@@ -20,8 +20,8 @@ from scipy.special import logsumexp
 
 from quests_zenn import DataError
 from quests_zenn.descriptors import describe, get_descriptors
+from quests_zenn.descriptors._layout import relayout
 from quests_zenn.uq import Reference
-from quests_zenn.uq.reference import relayout
 
 Array = npt.NDArray[np.float64]
 
