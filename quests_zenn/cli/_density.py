@@ -12,7 +12,7 @@ from quests_zenn import entropy as room
 from quests_zenn._core.checks import DataError, bandwidth_list, whole_number
 from quests_zenn._core.parallel import Workers
 from quests_zenn._core.progress import progress_bar
-from quests_zenn.cli import _options, _tell
+from quests_zenn.cli import _known, _options, _tell
 from quests_zenn.cli._run import MOST_COLUMNS, group_document, print_groups, short_names, warn_of_blocks
 from quests_zenn.cli._source import MATRIX, SCORED, Source, check_outputs
 from quests_zenn.cli._tell import warn
@@ -96,13 +96,23 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     references: tuple[str, ...] = options["reference"]
     check_outputs((*files, *references), options, output=SCORED)
     times = _tell.Times()
-    # both need the same columns
-    elements = None if options["species"] == "none" else _elements_of((*files, *references), options)
-    known = _open(references, options | {"select": None, "elements": elements, "output": None}, times)
-    h, origin = _one_bandwidth(known)
-    if origin.startswith("auto"):  # what is asked about may be anything
-        origin += " of the reference"
+    known: Source | _known.Saved
+    if any(map(_known.is_saved, references)):
+        reference = _known.open_reference(references, options, times=times)
+        options = options | reference.parameters
+        elements = None if reference.species == "none" else _elements_of(files, options)
+        known = _known.Saved(reference, elements or (), options["precision"])
+        h, origin = reference.bandwidth, "of the reference"
+        elements = None if elements is None else known.elements
+    else:
+        # both need the same columns
+        elements = None if options["species"] == "none" else _elements_of((*files, *references), options)
+        known = _open(references, options | {"select": None, "elements": elements, "output": None}, times)
+        h, origin = _one_bandwidth(known)
+        if origin.startswith("auto"):  # what is asked about may be anything
+            origin += " of the reference"
     source = _open(files, options | {"elements": elements}, times, volumes=False)
+    y_labels = None if known.centres is None else source.centres
     precision = options["precision"]
     with (
         Workers(source.jobs) as workers,
@@ -111,7 +121,7 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
         found = times.step(
             "sums",
             lambda: room.approx_delta_entropy(
-                source.x, known.x, h, estimator=options["estimator"], y_labels=source.centres, x_labels=known.centres,
+                source.x, known.x, h, estimator=options["estimator"], y_labels=y_labels, x_labels=known.centres,
                 random_state=options["seed"], precision=precision, workers=workers, progress=advance,
             ),
         )  # fmt: skip
@@ -119,7 +129,7 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
         novel = values >= options["eps"]
         if found.estimator == "exact":
             novel = room.is_novel(
-                source.x, known.x, h, eps=options["eps"], y_labels=source.centres, x_labels=known.centres,
+                source.x, known.x, h, eps=options["eps"], y_labels=y_labels, x_labels=known.centres,
                 precision=precision, workers=workers, dh=values,
             )  # fmt: skip
     if options["plot_file"] and not np.isfinite(values).any():
@@ -188,7 +198,7 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     source.warn()
     unseen = sorted(set(source.parameters()["elements"]) - set(known.parameters()["elements"]))
     if unseen:
-        told = "their dH is infinite" if source.centres is not None else "--species blocks makes them novel"
+        told = "their dH is infinite" if y_labels is not None else "--species blocks makes them novel"
         warn(f"the reference has never seen {' '.join(unseen)}: {told}")
 
 

@@ -50,6 +50,7 @@ class Source:
         # filled while frames stream through
         self.lengths: list[int] = []
         self.labels: list[str] = []
+        self.specs: list[str] = []
         self.keys: list[Any] = []
         self.without_key: list[str] = []
         self.properties: list[dict[str, float]] = []
@@ -72,6 +73,7 @@ class Source:
                 return
             self.lengths.append(len(frame))
             self.labels.append(frame.label)
+            self.specs.append(self.spec)
             self.properties.append(dict(frame.properties))
             if self.wants_volumes:
                 try:
@@ -151,6 +153,12 @@ class Source:
 
         Numbers are in ascending order, all else in order of appearance; frames without the key come last.
         """
+        of_frames, names = self.frame_groups()
+        present, codes = np.unique(of_frames[self.owner], return_inverse=True)  # a selection may leave some out
+        return codes, [names[number] for number in present]
+
+    def frame_groups(self) -> tuple[np.ndarray, list[str]]:
+        """The same for every frame that was read."""
         keys = self.keys if self.by is not None else list(range(len(self.lengths)))
         if self.without_key and len(self.without_key) == len(keys):
             raise DataError(f"{self.without_key[0]}; nor has any other frame (--by file and --by frame work always)")
@@ -158,10 +166,8 @@ class Source:
         if all(isinstance(key, int | float) and not isinstance(key, bool) for key in keys if key is not None):
             distinct.sort(key=float)
         place = {name: number for number, name in enumerate(distinct)}
-        codes = np.array([len(distinct) if key is None else place[str(key)] for key in keys])[self.owner]
-        names = [*distinct, "(none)"] if self.without_key else distinct
-        present, codes = np.unique(codes, return_inverse=True)  # a selection may leave some out
-        return codes, [names[number] for number in present]
+        codes = np.array([len(distinct) if key is None else place[str(key)] for key in keys])
+        return codes, [*distinct, "(none)"] if self.without_key else distinct
 
     def warm_up(self) -> None:
         """Load the compiled kernels; on the first run on a machine they are compiled, which takes a while."""
@@ -247,6 +253,17 @@ class Source:
             "n_tied": tied,
             "n_incomplete": incomplete,
         }
+
+    def provenance(self) -> list[dict[str, Any]]:
+        """What was read from which file, for the document of a reference."""
+        found, first = [], 0
+        for spec, frames in itertools.groupby(self.specs):
+            name, index = split_index(spec)
+            n = len(list(frames))
+            n_environments = sum(self.lengths[first : first + n])
+            found.append({"name": Path(name).name, "index": index, "n_frames": n, "n_environments": n_environments})
+            first += n
+        return found
 
     def rows(self) -> list[tuple[str, str]]:
         """What every table says of its input."""

@@ -51,7 +51,11 @@ def descriptors(files: tuple[str, ...], **options: Any) -> None:
 @click.command(context_settings=_HELP, short_help="How new atoms are to a reference.")
 @_files
 @click.option(
-    "--reference", multiple=True, required=True, metavar="FILE", help="What is known. May be given several times."
+    "--reference",
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="What is known: frames, which may be given several times, or a reference that `reference` made.",
 )
 @_one_bandwidth
 @_eps
@@ -73,6 +77,7 @@ def dh(files: tuple[str, ...], **options: Any) -> None:
     \b
     Examples:
       quests-zenn dh md.xyz --reference train.xyz
+      quests-zenn dh md.xyz --reference train.qref
       quests-zenn dh md.xyz@::10 --reference train.xyz -o scored.xyz --per-frame --plot dh.png
     """
     from quests_zenn.cli import _density

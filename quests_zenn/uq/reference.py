@@ -194,7 +194,7 @@ class Reference:
 
     def extend(
         self,
-        frames: FrameSource,
+        frames: FrameSource | Environments,
         *,
         only_new: bool = False,
         threshold: float = DEFAULT_THRESHOLD,
@@ -207,7 +207,7 @@ class Reference:
 
         Parameters
         ----------
-        frames : structures, or names of files
+        frames : structures, names of files, or Environments
             See `fit`.
         only_new : bool
             Add only environments whose dH given all that is there, what was just added included, reaches `threshold`;
@@ -229,8 +229,14 @@ class Reference:
         DataError, ValueError
             See `fit`; then nothing is added.
         """
-        stream = FrameStream(frames, type_map)
-        env = describe(stream, self.k, self.cutoff, self.species, jobs=jobs, progress=progress)
+        if isinstance(frames, Environments):
+            self.require(k=frames.k, cutoff=frames.cutoff, species=frames.species, of="these environments")
+            env = frames
+            sources = [{"name": "memory", "n_frames": len(env.frame_offsets) - 1, "n_environments": len(env)}]
+        else:
+            stream = FrameStream(frames, type_map)
+            env = describe(stream, self.k, self.cutoff, self.species, jobs=jobs, progress=progress)
+            sources = stream.sources
         n_frames = len(env.frame_offsets) - 1
         codes = np.arange(n_frames) if groups is None else as_codes(groups, n_frames, "groups")
         assert codes is not None
@@ -247,8 +253,7 @@ class Reference:
                 grown._append(x[new], env.numbers[new], np.array([len(new)]), codes[f : f + 1], [])
             lengths = np.add.reduceat(keep.astype(np.int64), env.frame_offsets[:-1])
         kept = lengths > 0
-        sources = stream.sources
-        if not keep.all():
+        if only_new:
             owner = np.repeat(np.arange(len(sources)), [source["n_frames"] for source in sources])
             for s, source in enumerate(sources):
                 source["n_frames"] = int(np.count_nonzero(kept & (owner == s)))
@@ -310,6 +315,17 @@ class Reference:
     def n_frames(self) -> int:
         """Number of frames."""
         return len(self.frame_offsets) - 1
+
+    @property
+    def in_part(self) -> npt.NDArray[np.bool_]:
+        """For each frame (F,), whether only those of its environments were added that were new (see `extend`)."""
+        told = np.repeat(
+            np.array(["only_new" in source for source in self.sources], bool),
+            [source["n_frames"] for source in self.sources],
+        )
+        flags = np.zeros(self.n_frames, bool)
+        flags[: len(told)] = told[: self.n_frames]
+        return flags
 
     @property
     def tells_centres(self) -> bool:

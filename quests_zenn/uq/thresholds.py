@@ -103,6 +103,9 @@ def merge_copies(groups: npt.NDArray[np.int64], first: npt.NDArray[np.int64]) ->
 def leave_out(reference: Reference, *, most: int = SCORED, seed: int = 0, jobs: int | None = None) -> LeftOut:
     """dH of the environments of a reference given all other groups, copies merged.
 
+    Frames of which only the new environments were added are not asked: what was left of them is no sample of anything.
+    They are among the others.
+
     Parameters
     ----------
     most : int
@@ -118,22 +121,23 @@ def leave_out(reference: Reference, *, most: int = SCORED, seed: int = 0, jobs: 
         If there is only one group.
     """
     offsets = reference.frame_offsets
+    whole = ~reference.in_part
     first = find_copies(reference.x, reference.numbers, offsets)
     groups = merge_copies(reference.groups, first)
     n_groups = int(groups.max()) + 1
-    if n_groups < 2:
+    if n_groups < 2 or not whole.any():
         raise DataError(
             "leaving groups out needs at least two groups of frames that are no copies of each other, and there is "
             "only one"
         )
     owner = np.repeat(np.arange(len(groups)), np.diff(offsets))
     member = groups[owner]
-    chosen = np.ones(n_groups, bool)
-    if len(owner) > most:
+    chosen = np.zeros(n_groups, bool)
+    chosen[groups[whole]] = True
+    sizes = np.bincount(member, minlength=n_groups) * chosen
+    if sizes.sum() > most:
         order = np.random.default_rng(seed).permutation(n_groups)
-        reached = np.cumsum(np.bincount(member, minlength=n_groups)[order])
-        chosen[:] = False
-        chosen[order[: int(np.searchsorted(reached, most)) + 1]] = True
+        chosen[order[int(np.searchsorted(np.cumsum(sizes[order]), most)) + 1 :]] = False
     rows = np.flatnonzero(chosen[member])
     dh = np.full(len(rows), np.inf)
     x, h = reference.x, np.array([reference.bandwidth])
@@ -144,7 +148,8 @@ def leave_out(reference: Reference, *, most: int = SCORED, seed: int = 0, jobs: 
             asked = np.flatnonzero(labels[rows] == label)
             among = np.searchsorted(alike, rows[asked])
             dh[asked] = 0.0 - log_sums_of_unseen(x[alike], h, member[alike], among, workers)[0]
-    return LeftOut(dh, rows, owner[rows], groups, first == np.arange(len(first)))
+    told = whole[owner[rows]]
+    return LeftOut(dh[told], rows[told], owner[rows[told]], groups, first == np.arange(len(first)))
 
 
 def quantile_above(scores: npt.NDArray[np.float64], false_alarm: float, what: str) -> float:

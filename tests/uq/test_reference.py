@@ -285,6 +285,19 @@ def test_only_what_is_new_is_added() -> None:
     assert len(reference) == 320
 
 
+def test_environments_extend_as_frames_do() -> None:
+    grown, other = (
+        Reference.fit(alloy(3), 0.1, species="pairs", **SMALL),
+        Reference.fit(alloy(3), 0.1, species="pairs", **SMALL),
+    )
+    more = alloy(2, "CuAg", 2)
+    assert grown.extend(describe(more, species="pairs", **SMALL)) == other.extend(more) == 64
+    np.testing.assert_array_equal(grown.x, other.x)
+    assert grown.sources == other.sources
+    with pytest.raises(DataError, match="species"):
+        grown.extend(describe(more, **SMALL))
+
+
 def test_a_copy_grows_on_its_own(reference: Reference) -> None:
     asked = rattled(1, 0.2, 9)[0]
     before = reference.score(asked)

@@ -195,6 +195,24 @@ def test_thresholds_are_found_anew_after_extending() -> None:
     assert reference.threshold(0.1) == pytest.approx(whole.threshold(0.1)) != pytest.approx(before)
 
 
+def test_what_was_added_in_part_is_not_asked() -> None:
+    reference = Reference.fit(rattled(20), 0.03, **SMALL)
+    before = reference.leave_out()
+    added = reference.extend(rattled(5, 0.25, 5), only_new=True, threshold=-2.0)
+    assert 0 < added < 5 * 16
+    after = reference.leave_out()
+    np.testing.assert_array_equal(after.rows, before.rows)
+    assert (after.dh <= before.dh + 1e-9).all()
+    assert reference.in_part.tolist() == [False] * 20 + [True] * (reference.n_frames - 20)
+    reference.extend(rattled(2, 0.25, 6))
+    assert np.unique(reference.leave_out().frames).tolist() == [
+        *range(20),
+        reference.n_frames - 2,
+        reference.n_frames - 1,
+    ]
+    assert len(leave_out(reference, most=100).rows) < 130
+
+
 def test_bad_requests() -> None:
     reference = Reference.fit(rattled(3), 0.03, **SMALL)
     for rate in (0.0, 1.0, -0.1, math.nan, "often"):

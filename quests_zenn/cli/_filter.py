@@ -1,0 +1,459 @@
+"""The course of ``quests-zenn filter``. Imported only when it really runs."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import re
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import click
+import numpy as np
+
+from quests_zenn._core.checks import DataError
+from quests_zenn._core.parallel import Workers, resolve_jobs
+from quests_zenn._core.progress import note_if_slow, progress_bar
+from quests_zenn.cli import _known, _options, _tell
+from quests_zenn.cli._source import SCORED, check_outputs
+from quests_zenn.cli._tell import warn
+from quests_zenn.cli.filter import FOUND
+from quests_zenn.descriptors import element_symbols
+from quests_zenn.io import plots_novel
+from quests_zenn.io.follow import Follower, Place, head_of
+from quests_zenn.io.frames import as_frame, holds_bare_types, read_atoms, selected_atoms, split_index, stem
+from quests_zenn.io.journal import Journal, journal_of
+from quests_zenn.io.outputs import check_output, make_writable
+from quests_zenn.io.plots import check_plot
+from quests_zenn.uq.filter import FrameFilter, Verdict
+from quests_zenn.uq.reference import Reference
+
+#: Seconds between two notes of how far a run has come, while nothing is flagged.
+NOTE_EVERY = 1.0
+
+#: Flagged frames that a table lists; the JSON document has all.
+MOST_LISTED = 20
+
+#: Frames larger than those of the reference by more than this factor have more false alarms than was promised.
+LARGER = 2.0
+
+
+@dataclass
+class Item:
+    """A frame, the number of its file, its number among the frames read of that file, and for a Follower its place."""
+
+    label: str
+    atoms: Any
+    file: int
+    count: int
+    begin: Place
+    end: Place
+
+
+class FilterRun:
+    """One run, from the names of files to the exit status."""
+
+    def __init__(self, files: tuple[str, ...], options: dict[str, Any]) -> None:
+        self.files, self.options = files, options
+        self.follow: bool = options["follow"]
+        self.quiet: bool = options["quiet"]
+        self.output: str | None = options["output"]
+        self.jobs = resolve_jobs(options["jobs"])
+        self.times = _tell.Times()
+        self.flagged: list[dict[str, Any]] = []
+        self.n_frames = self.n_atoms = self.largest = 0
+        self.state: dict[str, Any] = {"file": 0, "count": 0, "last": 0, "number": 0, "offset": 0, "heads": {}}
+        self.left = ""
+        self.resumed = False  # whether it is known what an earlier run left
+
+    # --- before the work ----------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self.follow and split_index(self.files[0])[1] != ":":
+            raise DataError(f"{self.files[0]}: a file that grows has no index; --every takes a part of its frames")
+        options = dict(self.options)
+        if self.output and journal_of(self.output).exists():
+            # a run that goes on writes where the one before it wrote: `_resume` judges that
+            options |= {"overwrite": True, "json_file": None, "plot_file": None}
+        check_outputs((*self.files, *self.options["reference"]), options, output=SCORED)
+        if not self.follow:
+            for spec in self.files:
+                path = split_index(spec)[0]
+                if not os.path.exists(path):
+                    raise DataError(f"{path}: no such file")
+
+    def _run_header(self, known: _known.Known) -> dict[str, Any]:
+        """What makes another run the same one."""
+        options = self.options
+        names = ("min_atoms", "min_share", "every", "keep_all", "select", "type_map", "follow")
+        return {
+            "command": "filter",
+            "inputs": list(self.files),
+            **{name: options[name] for name in names},  # first: they also change the threshold
+            "reference": fingerprint(known.reference),
+            "threshold": self.filter.threshold,
+        }
+
+    # --- the work -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Judge all frames; ends the process with status 3 if one was flagged."""
+        self._check()
+        options = self.options
+        known = _known.open_known(options["reference"], options, by=options["by"], times=self.times)
+        self.known = known
+        with Workers(self.jobs) as workers:
+            self.filter = self.times.step("sums", lambda: self._filter(known, workers))
+            _options.Interrupts.raise_if_pending()
+            journal: AbstractContextManager[Journal | None] = nullcontext()
+            if self.output:
+                journal = Journal(
+                    self.output, self._run_header(known), overwrite=options["overwrite"], in_place=self.follow
+                )
+            with journal as self.journal:
+                try:
+                    self._resume()
+                    self.resumed = True
+                    self._judge_all()
+                    if self.journal is not None:
+                        named = {kind: self.options[kind] for kind in ("json_file", "plot_file")}
+                        self.journal.add(b"", {**self.state, **named, "ended": True})
+                    self._write_documents()
+                    if self.journal is not None:
+                        self.journal.finish()
+                except BaseException as error:
+                    self._stopped(error)
+        if not self.quiet:
+            self._table()
+            self._warn()
+        if self.flagged:
+            sys.exit(FOUND)
+
+    def _filter(self, known: _known.Known, workers: Workers) -> FrameFilter:
+        options = self.options
+        try:
+            return FrameFilter(
+                known.reference, options["threshold"], false_alarm=options["false_alarm"],
+                of=options["false_alarm_of"], min_atoms=options["min_atoms"], min_share=options["min_share"],
+                workers=workers, jobs=self.jobs,
+            )  # fmt: skip
+        except DataError as error:
+            if options["threshold"] != "auto":
+                raise
+            raise DataError(f"{error}; or give --threshold a number, or another --false-alarm (-of atom)") from error
+
+    def _stopped(self, error: BaseException) -> None:
+        """Leave behind what another run can go on from; after an error in the data, nothing."""
+        interrupted = _options.Interrupts.pending or isinstance(error, KeyboardInterrupt)
+        if self.journal is None:
+            raise error
+        if not interrupted:
+            useful = self.n_frames > 0 and (self.follow or self.journal.state.get("ended"))
+            if self.resumed and not useful:
+                self.journal.discard()
+            raise error
+        _options.Interrupts.pending = False
+        name = click.get_current_context().command_path
+        click.echo(f"{name}: interrupted; the same command goes on where this one stopped", err=True)
+        sys.exit(_options.INTERRUPTED)
+
+    def _resume(self) -> None:
+        """Take up what an earlier run noted down."""
+        if self.journal is None or not self.journal.resumed:
+            return
+        told = self.journal.state
+        for kind in ("json_file", "plot_file"):
+            path = self.options[kind]
+            if path:
+                (check_plot if kind == "plot_file" else check_output)(path, told.get(kind) == path)
+        self.state = {name: told.get(name, value) for name, value in self.state.items()}
+        self.n_frames, self.n_atoms, self.largest = (told.get(name, 0) for name in ("n_frames", "n_atoms", "largest"))
+        self.filter.unseen |= set(told.get("unseen", ()))
+        for number, head in self.state["heads"].items():
+            path = split_index(self.files[int(number)])[0]
+            if not os.path.isfile(path):
+                raise DataError(f"{path}: no such file; it was read before, and --overwrite begins anew")
+            if list(head_of(path, head[0])) != head:
+                raise DataError(f"{path}: is not the file that was read before; --overwrite begins anew")
+        for entry in self.journal.entries():
+            if "flagged" in entry:
+                self.flagged.append(entry["flagged"])
+                if entry["flagged"]["written"] and self.follow and not self.options["keep_all"]:
+                    self._keep_again(Place(*entry["begin"]))
+
+    def _keep_again(self, place: Place) -> None:
+        """Read a frame that was written before once more: from the input, whose numbers have all their digits."""
+        again = Follower(self.files[0], place, idle=0.0, type_map=self.options["type_map"])
+        item = next(iter(again), None)
+        if item is None:
+            raise DataError(f"{self.files[0]}: frame {place.number} is no longer there; --overwrite begins anew")
+        self.filter.keep(self._judge(item[0], item[1]))
+
+    def _items(self) -> Iterator[Item]:
+        """Frames that are to be judged."""
+        if self.follow:
+            yield from self._followed()
+            return
+        written = {(entry["file"], entry["count"]) for entry in self.flagged if entry["written"]}
+        done, every = (self.state["file"], self.state["count"]), self.options["every"]
+        for number, spec in enumerate(self.files):
+            for count, (label, atoms) in enumerate(read_atoms(spec, self.options["type_map"])):
+                if (number, count) < done:  # judged by the run before this one
+                    if (number, count) in written and not self.options["keep_all"]:
+                        self.filter.keep(self._judge(label, atoms))
+                elif count % every == 0:
+                    yield Item(label, atoms, number, count, Place(), Place())
+
+    def _followed(self) -> Iterator[Item]:
+        options = self.options
+        path = self.files[0]
+
+        def waiting() -> None:
+            if not self.quiet:
+                click.echo(f"{path} is not there yet: waiting for it", err=True)
+
+        reader = Follower(
+            path, Place(self.state["number"], self.state["offset"]), idle=options["idle"], every=options["every"],
+            type_map=options["type_map"], on_wait=waiting,
+        )  # fmt: skip
+        for label, atoms, begin, end in reader:
+            yield Item(label, atoms, 0, begin.number, begin, end)
+        self.left = reader.left
+        if self.n_frames == 0:
+            raise DataError(reader.left or f"{path}: no frame came within {options['idle']:g} seconds")
+
+    def _judge_all(self) -> None:
+        noted = time.monotonic()
+        items = self._items()
+        with progress_bar("frames", "frame", quiet=self.quiet) as advance:
+            while True:
+                _options.Interrupts.raise_if_pending()
+                item = self.times.step("reading", lambda: next(items, None))
+                if item is None:
+                    break
+                if self.n_frames == 0:
+                    note = "compiling kernels (first run on this machine only) ..."
+                    with note_if_slow(note, 2.0, self.quiet):
+                        verdict = self.times.step("sums", lambda: self._judge(item.label, item.atoms))  # noqa: B023
+                else:
+                    verdict = self.times.step("sums", lambda: self._judge(item.label, item.atoms))  # noqa: B023
+                self._pass(item, verdict)
+                if verdict.flagged:
+                    self._flag(item, verdict)
+                elif self.journal is not None and time.monotonic() - noted > NOTE_EVERY:
+                    self.journal.add(b"", self.state)
+                    noted = time.monotonic()
+                advance(1)
+        if self.n_atoms == 0:
+            raise DataError(f"the selection {self.options['select']!r} names no atom in any frame")
+
+    def _judge(self, label: str, atoms: Any) -> Verdict:
+        asked = None
+        if self.options["select"] is not None:
+            asked = selected_atoms(atoms, self.options["select"], label)
+        return self.filter.judge(as_frame(atoms, label), asked)
+
+    def _pass(self, item: Item, verdict: Verdict) -> None:
+        """Count a frame, and note where the next one begins."""
+        self.n_frames += 1
+        self.n_atoms += verdict.n_asked
+        self.largest = max(self.largest, verdict.n_asked)
+        heads = self.state["heads"]
+        if str(item.file) not in heads:
+            path = split_index(self.files[item.file])[0]
+            if os.path.isfile(path):
+                heads[str(item.file)] = list(head_of(path, item.end.offset if self.follow else sys.maxsize))
+        self.state |= {"file": item.file, "count": item.count + 1, "last": _where(item.label, "")[1], "heads": heads}
+        self.state |= {"number": item.end.number, "offset": item.end.offset}
+        self.state |= {"n_frames": self.n_frames, "n_atoms": self.n_atoms, "largest": self.largest}
+        self.state |= {"unseen": sorted(self.filter.unseen)}
+
+    def _flag(self, item: Item, verdict: Verdict) -> None:
+        """Score a flagged frame; write it, and note it down."""
+        dh = self.times.step("sums", lambda: self.filter.score(verdict))
+        asked = np.arange(len(dh))
+        if self.options["select"] is not None:
+            asked = selected_atoms(item.atoms, self.options["select"], item.label)
+        write = verdict.new or self.options["keep_all"]
+        name, number = _where(item.label, self.files[item.file])
+        found = {
+            "label": item.label, "index": number, "file": item.file, "count": item.count,
+            "n_novel": verdict.n_novel, "n_environments": verdict.n_asked, "novelty": verdict.n_novel / verdict.n_asked,
+            "mean_dh": float(dh[asked].mean()), "max_dh": float(dh[asked].max()),
+            "written": write and self.output is not None,
+        }  # fmt: skip
+        if write and not self.options["keep_all"]:
+            self.filter.keep(verdict)
+        found["new"] = verdict.new
+        self.flagged.append(found)
+        if self.journal is not None:
+            record = b""
+            if write:
+                values = np.full(len(dh), np.nan)
+                values[asked] = dh[asked]
+                record = self._record(item, values, name, number, verdict)
+            entry = {"flagged": found, "begin": [item.begin.number, item.begin.offset]}
+            self.times.step("writing", lambda: self.journal.add(record, {**self.state, **entry}))  # type: ignore[union-attr]
+        if self.follow and not self.quiet:
+            self._announce(found)
+
+    def _record(self, item: Item, dh: np.ndarray, name: str, number: int, verdict: Verdict) -> bytes:
+        """A frame as extended XYZ: all that it carries, dH, and where it comes from."""
+        from ase.io.extxyz import write_extxyz
+
+        atoms, reference = item.atoms, self.known.reference
+        atoms.arrays["dH"] = dh
+        atoms.info |= {
+            "dH_source": name, "dH_frame": number, "dH_novel": verdict.n_novel, "dH_threshold": self.filter.threshold,
+            "dH_scope": self.known.scope, "dH_bandwidth": reference.bandwidth, "dH_k": reference.k,
+            "dH_cutoff": reference.cutoff, "dH_species": reference.species,
+        }  # fmt: skip
+        make_writable(atoms, item.label)
+        stream = StringIO()
+        try:
+            write_extxyz(stream, [atoms])
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{item.label}: cannot be written as extended XYZ ({error})") from error
+        text = stream.getvalue().encode("utf-8")
+        assert self.output is not None
+        return gzip.compress(text, mtime=0) if self.output.endswith(".gz") else text
+
+    # --- after the work -----------------------------------------------------------------------------------------------
+
+    def _write_documents(self) -> None:
+        options, known = self.options, self.known
+        again = self.journal is not None and self.journal.resumed
+        if options["plot_file"] and self.flagged:
+            self._plot(options["overwrite"] or again)
+        rule = {name: options[name] for name in ("min_atoms", "min_share", "every", "select")}
+        auto = options["threshold"] == "auto"
+        document = {
+            **known.parameters(), **rule, "all": options["keep_all"], "output": self.output,
+            "scope": {"dH": known.scope, "frames.mean_dh": known.scope, "frames.max_dh": known.scope},
+            "threshold": self.filter.threshold, "threshold_source": self._threshold_source(),
+            "false_alarm": options["false_alarm"] if auto else None,
+            "false_alarm_of": options["false_alarm_of"] if auto else None,
+            "n_frames": self.n_frames, "n_environments": self.n_atoms, "n_flagged": len(self.flagged),
+            "n_written": sum(found["written"] for found in self.flagged),
+            "unseen_elements": sorted(self.filter.unseen), "incomplete_frame": self.left or None,
+            "frames": [
+                {name: found[name] for name in found if name not in ("file", "count")} for found in self.flagged
+            ],
+        }  # fmt: skip
+        shown = options | {"overwrite": options["overwrite"] or again}
+        _tell.write_document("filter", self.files, shown, document, self.times, self.jobs)
+
+    def _threshold_source(self) -> str:
+        options = self.options
+        if options["threshold"] != "auto":
+            return "given"
+        what = "frames flagged" if options["false_alarm_of"] == "frame" else "atoms novel"
+        return (
+            f"auto: {100 * options['false_alarm']:.3g}% of the {what} when the reference judges its own left-out groups"
+        )
+
+    def _table(self) -> None:
+        options, n = self.options, len(self.flagged)
+        every = f", every {options['every']}th" if options["every"] > 1 else ""
+        need = [f"at least {options['min_atoms']} novel atom{'s' if options['min_atoms'] > 1 else ''}"]
+        if options["min_share"] > 0.0:
+            need.append(f"{options['min_share']:.3g} of its atoms")
+        chosen = f" ({options['select']})" if options["select"] else ""
+        rows = [
+            ("frames", f"{self.n_frames:,} judged{every}; {self.n_atoms:,} environments{chosen}"),
+            *self.known.rows(),
+            ("threshold", f"{self.filter.threshold:.4f} nats ({self._threshold_source()})"),
+            ("flagged", f"{n:,} frames ({n / self.n_frames:.1%}) with {' and '.join(need)}"),
+        ]
+        if self.output:
+            written = sum(found["written"] for found in self.flagged)
+            rest = f"; {n - written:,} resemble these" if n > written else ""
+            rows.append(("written", f"{self.output}: {written:,} frames{rest}" if written else "nothing"))
+        _tell.rows([*rows, self.times.row(self.jobs)])
+        if n and not self.follow:
+            click.echo(f"\n{'frame':>8}{'envs':>9}{'novel':>8}{'mean dH':>11}{'largest':>11}")
+            for found in self.flagged[:MOST_LISTED]:
+                told = f"{found['index']:8d}{found['n_environments']:9d}{found['n_novel']:8d}"
+                told += f"{_number(found['mean_dh']):11.4f}{_number(found['max_dh']):11.4f}"
+                several = f"  {stem(self.files[found['file']])}" if len(self.files) > 1 else ""
+                click.echo(told + ("  written" if found["written"] else "") + several)
+            if n > MOST_LISTED:
+                click.echo(f"     ... and {n - MOST_LISTED:,} more: see --json")
+
+    def _announce(self, found: dict[str, Any]) -> None:
+        """One line at once, for a run that lasts."""
+        click.echo(
+            f"frame {found['index']}: {found['n_novel']} of {found['n_environments']} atoms novel, largest dH "
+            f"{_number(found['max_dh']):.4g} nats" + (", written" if found["written"] else "")
+        )
+
+    def _warn(self) -> None:
+        options, reference = self.options, self.known.reference
+        self.known.warn()
+        if options["plot_file"] and not self.flagged:
+            warn("nothing was flagged: there is no plot")
+        if self.left:
+            warn(f"{self.left}, and was left out")
+        if self.filter.unseen:
+            warn(f"the reference has never seen {' '.join(sorted(self.filter.unseen))}: these atoms are novel")
+        sizes = np.diff(reference.frame_offsets)
+        if options["threshold"] == "auto" and options["false_alarm_of"] == "frame":
+            usual = float(np.median(sizes))
+            if self.largest > LARGER * usual:
+                warn(
+                    f"frames of up to {self.largest:,} atoms were judged, and those of the reference hold {usual:.0f}: "
+                    f"more than {100 * options['false_alarm']:.3g}% of such frames are flagged falsely "
+                    "(--false-alarm-of atom does not depend on size)"
+                )
+        if not options["type_map"] and any(map(holds_bare_types, self.files)):
+            known = element_symbols(reference.numbers)
+            warn(f"atom types were read as elements (the reference holds {' '.join(known)}); --type-map 1=Cu,... helps")
+
+    def _plot(self, overwrite: bool) -> None:
+        def column(name: str) -> np.ndarray:
+            return np.array([_number(found[name]) for found in self.flagged])
+
+        offsets = [0]
+        if len(self.files) > 1:  # files stand one after the other
+            lasts = [0] * len(self.files)
+            for found in self.flagged:
+                lasts[found["file"]] = max(lasts[found["file"]], found["index"] + 1)
+            offsets = np.concatenate([[0], np.cumsum(lasts)]).tolist()
+        frames = np.array([found["index"] + offsets[found["file"]] for found in self.flagged])
+        last = self.state["last"] if len(self.files) == 1 else 0
+        plots_novel.plot_flagged(
+            self.options["plot_file"], frames=frames, largest=column("max_dh"), share=column("novelty"),
+            kept=np.array([found["new"] or self.options["keep_all"] for found in self.flagged]),
+            last=max(int(frames.max()), last), threshold=self.filter.threshold,
+            title=f"{', '.join(map(stem, self.files[:3]))} given {', '.join(map(stem, self.known.names[:3]))}",
+            overwrite=overwrite,
+        )  # fmt: skip
+
+
+def fingerprint(reference: Reference) -> str:
+    """A number for the contents of a reference, and its parameters in words."""
+    check = 0
+    for array in (reference.x, reference.numbers, reference.frame_offsets):
+        check = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, check)
+    told = ", ".join(f"{name} {value}" for name, value in reference.parameters.items())
+    return f"{len(reference)} environments, {told}, crc32 {check:08x}"
+
+
+def _where(label: str, spec: str) -> tuple[str, int]:
+    """Name of the file without its folder, and number of a frame in it, or in what its index selects."""
+    path, index = split_index(spec)
+    number = int(re.findall(r", frame (\d+)", label)[-1])
+    counted = label.endswith("of the selection")
+    return stem(path) + (f"@{index}" if counted else ""), number
+
+
+def _number(value: float | None) -> float:
+    """A number from JSON, which knows no infinity."""
+    return math.inf if value is None else value

@@ -1,0 +1,589 @@
+"""``quests-zenn filter``: what is flagged, what is written, and that nothing is lost when the process is killed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sysconfig
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read, write
+from click.testing import CliRunner
+
+from quests_zenn.cli import _filter
+from quests_zenn.cli.main import main
+from quests_zenn.io import journal
+from quests_zenn.io.follow import Follower
+from quests_zenn.uq import Reference
+from quests_zenn.uq.filter import frame_threshold
+
+H = 0.03
+FOUND = 3
+SCRIPT = Path(sysconfig.get_path("scripts")) / "quests-zenn"
+
+
+def run(*args: Any, status: int = 0) -> tuple[str, str]:
+    """What the command says on stdout and stderr."""
+    result = CliRunner().invoke(main, ["filter", *[str(arg) for arg in args]], prog_name="quests-zenn")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == status, (result.exit_code, result.stdout, result.stderr)
+    return result.stdout, result.stderr
+
+
+def document(*args: Any, status: int = FOUND) -> dict[str, Any]:
+    Path("found.json").unlink(missing_ok=True)
+    out, _ = run(*args, "--quiet", "--json", "found.json", status=status)
+    assert out == ""
+    found: dict[str, Any] = json.loads(Path("found.json").read_text(encoding="utf-8"))
+    return found
+
+
+def refused(sentence: str, *args: Any, status: int = 1) -> None:
+    before = sorted(path.name for path in Path().iterdir())
+    _, err = run(*args, status=status)
+    assert re.search(sentence, " ".join(err.split())), err
+    assert "Traceback" not in err
+    if status == 1:
+        assert len([line for line in err.splitlines() if not line.startswith("compiling")]) == 1
+    assert sorted(path.name for path in Path().iterdir()) == before
+
+
+def crystal(amplitude: float, seed: int) -> Atoms:
+    atoms = bulk("Cu", cubic=True) * (2, 2, 1)
+    atoms.rattle(amplitude, seed=seed)
+    return atoms
+
+
+def trajectory() -> list[Atoms]:
+    """Known frames, an excursion that comes twice, known frames."""
+    frames = [crystal(0.05, 1000 + i) for i in range(16)]
+    for number in (4, 5, 6, 10, 13):
+        frames[number] = crystal(0.2, 10 + number)
+    frames[11] = frames[5].copy()
+    for number, atoms in enumerate(frames):
+        atoms.info |= {"time_ps": 0.1 * number, "note": "a b"}
+        atoms.arrays["spread"] = np.linspace(0.0, number, 16)
+    return frames
+
+
+EXCURSION = [4, 5, 6, 10, 11, 13]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("filter")
+    train = [crystal(0.05, i) for i in range(25)]
+    for number, atoms in enumerate(train):
+        atoms.info["run"] = number // 5
+    write(folder / "train.xyz", train)
+    Reference.fit(str(folder / "train.xyz"), H, k=12).save(folder / "train.qref")
+    write(folder / "md.xyz", trajectory())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for path in store.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+GIVEN = ("--reference", "train.qref", "--threshold", 0.0)
+
+
+def indices(found: dict[str, Any]) -> list[int]:
+    return [frame["index"] for frame in found["frames"]]
+
+
+def written(found: dict[str, Any]) -> list[int]:
+    return [frame["index"] for frame in found["frames"] if frame["written"]]
+
+
+# --- what is flagged and written --------------------------------------------------------------------------------------
+
+
+def test_frames_that_leave_the_reference() -> None:
+    out, err = run("md.xyz", *GIVEN, "-o", "flagged.xyz", status=FOUND)
+    assert err == ""
+    assert re.search(r"^frames +16 judged; 256 environments$", out, re.M)
+    assert re.search(r"^flagged +6 frames \(37\.5%\) with at least 1 novel atom$", out, re.M)
+    assert re.search(r"^written +flagged\.xyz: 5 frames; 1 resemble these$", out, re.M)
+    assert [int(line.split()[0]) for line in out[out.index("   frame ") :].splitlines()[1:]] == EXCURSION
+    kept, source = read("flagged.xyz", ":"), read("md.xyz", ":")
+    assert [atoms.info["dH_frame"] for atoms in kept] == [4, 5, 6, 10, 13]
+    reference = Reference.load("train.qref")
+    for atoms in kept:
+        origin = source[atoms.info["dH_frame"]]
+        dh = reference.score([origin])
+        np.testing.assert_allclose(atoms.arrays["dH"], dh, atol=1e-8)
+        np.testing.assert_array_equal(atoms.positions, origin.positions)
+        np.testing.assert_array_equal(atoms.arrays["spread"], origin.arrays["spread"])
+        assert atoms.info | origin.info == atoms.info
+        assert atoms.info["dH_novel"] == np.count_nonzero(dh >= 0.0)
+        told = {
+            name: atoms.info[f"dH_{name}"] for name in ("source", "threshold", "scope", "bandwidth", "k", "species")
+        }
+        assert told == {
+            "source": "md.xyz", "threshold": 0.0, "scope": "the reference: train.qref", "bandwidth": H, "k": 12,
+            "species": "none",
+        }  # fmt: skip
+
+
+def test_the_document() -> None:
+    found = document("md.xyz", *GIVEN, "-o", "flagged.xyz")
+    assert indices(found) == EXCURSION
+    assert written(found) == [4, 5, 6, 10, 13]
+    assert (found["n_frames"], found["n_flagged"], found["n_written"], found["n_environments"]) == (16, 6, 5, 256)
+    assert (found["threshold"], found["threshold_source"], found["false_alarm"]) == (0.0, "given", None)
+    assert found["references"] == ["train.qref"]
+    assert found["scope"]["frames.max_dh"] == "the reference: train.qref"
+    reference, source = Reference.load("train.qref"), read("md.xyz", ":")
+    for frame in found["frames"]:
+        dh = reference.score([source[frame["index"]]])
+        assert frame["max_dh"] == dh.max()
+        assert frame["mean_dh"] == dh.mean()
+        assert frame["n_novel"] == np.count_nonzero(dh >= 0.0)
+        assert frame["novelty"] == frame["n_novel"] / 16
+        assert frame["label"] == f"md.xyz, frame {frame['index']}"
+
+
+def test_nothing_to_be_found_ends_with_status_0() -> None:
+    out, _ = run("md.xyz@:4", *GIVEN, "-o", "flagged.xyz")
+    assert "flagged       0 frames (0.0%)" in out
+    assert "written       nothing" in out
+    assert not Path("flagged.xyz").exists()
+    Path("flagged.xyz").write_text("from yesterday")
+    run("md.xyz@:4", *GIVEN, "-o", "flagged.xyz", "--overwrite")
+    assert not Path("flagged.xyz").exists()
+
+
+def test_every_option_counts() -> None:
+    base = ("md.xyz", "--reference", "train.qref")
+    few = document(*base, "--threshold", 12.0)
+    assert 0 < few["n_flagged"] < 6
+    assert indices(document(*base, "--threshold", 0.0, "--min-atoms", 14)) == [4, 6]
+    assert indices(document(*base, "--threshold", 0.0, "--min-share", 0.85)) == indices(
+        document(*base, "--threshold", 0.0, "--min-atoms", 14)
+    )
+    assert indices(document("md.xyz", *GIVEN, "--every", 3)) == [6]
+    every = document("md.xyz", *GIVEN, "--every", 5, "--all")
+    assert (indices(every), every["n_frames"], every["every"]) == ([5, 10], 4, 5)
+    everything = document("md.xyz", *GIVEN, "-o", "all.xyz", "--all")
+    assert written(everything) == EXCURSION
+    assert [atoms.info["dH_frame"] for atoms in read("all.xyz", ":")] == EXCURSION
+    part = document("md.xyz", *GIVEN, "--select", "0:3", "-o", "part.xyz")
+    assert part["n_environments"] == 48
+    assert all(frame["n_environments"] == 3 for frame in part["frames"])
+    atoms = read("part.xyz", 0)
+    assert np.isnan(atoms.arrays["dH"][3:]).all()
+    assert np.isfinite(atoms.arrays["dH"][:3]).all()
+    assert document("md.xyz", *GIVEN, "--jobs", 1)["frames"] == document("md.xyz", *GIVEN)["frames"]
+
+
+def test_thresholds_from_the_reference() -> None:
+    reference = Reference.load("train.qref")
+    base = ("md.xyz", "--reference", "train.qref")
+    found = document(*base, "--false-alarm", 0.1)
+    assert found["threshold"] == reference.threshold(0.1, of="max")
+    assert (found["false_alarm"], found["false_alarm_of"]) == (0.1, "frame")
+    assert found["threshold_source"].startswith("auto: 10% of the frames flagged")
+    assert document(*base, "--false-alarm", 0.2)["threshold"] == reference.threshold(0.2, of="max")
+    of_atoms = document(*base, "--false-alarm-of", "atom")
+    assert of_atoms["threshold"] == reference.threshold(0.01, of="atom")
+    assert of_atoms["threshold_source"].startswith("auto: 1% of the atoms novel")
+    assert document(*base, "--false-alarm", 0.1, "--min-atoms", 4)["threshold"] == frame_threshold(
+        reference, 0.1, min_atoms=4
+    )
+    refused("needs at least 99 frames, and there are 25; or give --threshold a number, or another --false-alarm", *base)
+
+
+def test_a_reference_of_frames() -> None:
+    base = ("md.xyz", "--reference", "train.xyz", "--false-alarm", 0.1)
+    found = document(*base, "--bandwidth", H, "--k", 12)
+    assert found["frames"] == document("md.xyz", "--reference", "train.qref", "--false-alarm", 0.1)["frames"]
+    assert found["bandwidth_source"] == "given"
+    one = document(*base)
+    assert (one["k"], one["cutoff"], one["species"], one["bandwidth"]) == (32, 5.0, "none", 0.015)
+    assert document(*base, "--cutoff", 4.0)["threshold"] != one["threshold"]
+    assert document(*base, "--species", "blocks")["species"] == "blocks"
+    assert document(*base, "--bandwidth", "auto")["bandwidth"] > 0.05
+    grouped = document(*base, "--by", "run")
+    assert grouped["threshold"] != one["threshold"]
+    assert grouped["threshold"] == Reference.fit("train.xyz", groups=np.arange(25) // 5).threshold(0.1, of="max")
+    two = document("md.xyz", "--reference", "train.xyz@:10", "--reference", "train.xyz@10:", "--threshold", 0)
+    assert two["frames"] == document("md.xyz", "--reference", "train.xyz", "--threshold", 0)["frames"]
+    assert two["references"] == ["train.xyz@:10", "train.xyz@10:"]
+
+
+def test_several_files_and_indices() -> None:
+    found = document("md.xyz@3:6", "md.xyz@-6:", *GIVEN, "-o", "flagged.xyz")
+    assert [frame["label"] for frame in found["frames"]] == [
+        "md.xyz, frame 4", "md.xyz, frame 5", "md.xyz@-6:, frame 0 of the selection",
+        "md.xyz@-6:, frame 1 of the selection", "md.xyz@-6:, frame 3 of the selection",
+    ]  # fmt: skip
+    kept = read("flagged.xyz", ":")
+    assert [atoms.info["dH_source"] for atoms in kept] == ["md.xyz", "md.xyz", "md.xyz@-6:", "md.xyz@-6:"]
+    assert [atoms.info["dH_frame"] for atoms in kept] == [4, 5, 0, 3]
+    out, _ = run("md.xyz", "train.xyz", *GIVEN, status=FOUND)
+    assert re.search(r"^ +13 +16 .*  md\.xyz$", out, re.M)
+
+
+def test_compressed_output_is_the_same() -> None:
+    run("md.xyz", *GIVEN, "-o", "flagged.xyz", status=FOUND)
+    run("md.xyz", *GIVEN, "-o", "flagged.xyz.gz", status=FOUND)
+    assert gzip.decompress(Path("flagged.xyz.gz").read_bytes()) == Path("flagged.xyz").read_bytes()
+
+
+def test_elements_that_the_reference_never_saw() -> None:
+    frames = read("md.xyz", ":4")
+    frames[2].symbols[7] = "Ag"
+    write("silver.xyz", frames)
+    _, err = run("silver.xyz", *GIVEN, "-o", "flagged.xyz", status=FOUND)
+    assert "the reference has never seen Ag: these atoms are novel" in err
+    kept = read("flagged.xyz", ":")
+    assert [atoms.info["dH_frame"] for atoms in kept] == [2]
+    assert np.flatnonzero(np.isposinf(kept[0].arrays["dH"])).tolist() == [7]
+    found = document("silver.xyz", *GIVEN)
+    assert found["unseen_elements"] == ["Ag"]
+    assert found["frames"][0]["max_dh"] is None
+
+
+def test_warnings() -> None:
+    write("large.xyz", [bulk("Cu", cubic=True) * (3, 3, 3)])
+    base = ("--reference", "train.qref", "--false-alarm", 0.1)
+    _, err = run("large.xyz", *base)
+    assert "frames of up to 108 atoms were judged, and those of the reference hold 16: more than 10%" in err
+    assert "were judged" not in run("large.xyz", *base, "--false-alarm-of", "atom", status=FOUND)[1]
+    assert "were judged" not in run("large.xyz", *GIVEN)[1]
+    dump = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS ff ff ff\n0 9\n0 9\n0 9\n"
+    Path("types.lammpstrj").write_text(dump + "ITEM: ATOMS id type x y z\n1 1 0 0 0\n2 1 2.5 0 0\n")
+    _, err = run("types.lammpstrj", *GIVEN, status=FOUND)
+    assert "atom types were read as elements (the reference holds Cu); --type-map 1=Cu,... helps" in err
+    assert "the reference has never seen H" in err
+    found = document("types.lammpstrj", *GIVEN, "--type-map", "1=Cu")
+    assert found["unseen_elements"] == []
+
+
+def test_plots() -> None:
+    pytest.importorskip("matplotlib")
+    run("md.xyz", *GIVEN, "--plot", "a.svg", status=FOUND)
+    run("md.xyz", "--reference", "train.qref", "--threshold", 5, "--plot", "b.svg", status=FOUND)
+    first, second = (
+        re.sub(r"<dc:date>.*?</dc:date>|id=\"\w+\"|#\w+", "", Path(name).read_text()) for name in ("a.svg", "b.svg")
+    )
+    assert first != second
+    _, err = run("md.xyz@:4", *GIVEN, "--plot", "c.svg")
+    assert "nothing was flagged: there is no plot" in err
+    assert not Path("c.svg").exists()
+
+
+def test_memory_does_not_grow_with_the_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("long.xyz", read("md.xyz", ":") * 4)
+    alive = most = 0
+    reader = _filter.read_atoms
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def counting(*args: Any) -> Any:
+        nonlocal alive, most
+        for label, atoms in reader(*args):
+            weakref.finalize(atoms, gone)
+            alive += 1
+            most = max(most, alive)
+            yield label, atoms
+
+    monkeypatch.setattr(_filter, "read_atoms", counting)
+    assert document("long.xyz", *GIVEN, "-o", "flagged.xyz")["n_frames"] == 64
+    assert 1 <= most <= 3
+
+
+# --- following --------------------------------------------------------------------------------------------------------
+
+FOLLOW = (*GIVEN, "--follow", "--idle", 0.05)
+
+
+def test_following_finds_the_same() -> None:
+    run("md.xyz", *GIVEN, "-o", "once.xyz", status=FOUND)
+    out, err = run("md.xyz", *FOLLOW, "-o", "followed.xyz", status=FOUND)
+    assert err == ""
+    assert Path("followed.xyz").read_bytes() == Path("once.xyz").read_bytes()
+    assert re.search(r"^frame 4: \d+ of 16 atoms novel, largest dH \S+ nats, written$", out, re.M)
+    assert re.search(r"^frame 11: \d+ of 16 atoms novel, largest dH \S+ nats$", out, re.M)
+    assert indices(document("md.xyz", *FOLLOW, "--every", 5)) == [5, 10]
+    assert indices(document("md.xyz", *FOLLOW, "--select", "0:3")) == indices(
+        document("md.xyz", *GIVEN, "--select", "0:3")
+    )
+
+
+def test_a_frame_is_judged_when_it_is_complete() -> None:
+    content = Path("md.xyz").read_bytes()
+    *_, begin, end = list(Follower("md.xyz", idle=0.0))[4]
+    Path("md.xyz").write_bytes(content[: end.offset - 1])
+    _, err = run("md.xyz", *FOLLOW, "-o", "flagged.xyz")
+    assert "md.xyz, frame 4: is not complete (18 lines are there), and was left out" in err
+    assert not Path("flagged.xyz").exists()
+    # it goes on with the rest
+    Path("md.xyz").write_bytes(content[: end.offset])
+    out, err = run("md.xyz", *FOLLOW, "-o", "flagged.xyz", status=FOUND)
+    assert err == ""
+    assert "frame 4: " in out
+    assert re.search(r"^frames +5 judged", out, re.M)
+    assert begin.number == 4
+    Path("md.xyz").write_bytes(content)
+    run("md.xyz", *FOLLOW, "-o", "flagged.xyz", status=FOUND)
+    run("md.xyz", *GIVEN, "-o", "once.xyz", status=FOUND)
+    assert Path("flagged.xyz").read_bytes() == Path("once.xyz").read_bytes()
+    # nothing is new, and what was found stays found; a document of the same run is replaced, no other one
+    found = document("md.xyz", *FOLLOW, "-o", "flagged.xyz")
+    assert found["n_flagged"] == 6
+    run("md.xyz", *FOLLOW, "-o", "flagged.xyz", "--json", "found.json", status=FOUND)
+    Path("mine.json").write_text("mine")
+    refused("mine.json: exists already", "md.xyz", *FOLLOW, "-o", "flagged.xyz", "--json", "mine.json")
+    assert Path("flagged.xyz").read_bytes() == Path("once.xyz").read_bytes()
+
+
+def test_a_file_that_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = Path("md.xyz").read_bytes()
+    Path("md.xyz").unlink()
+
+    class Waited(Follower):
+        """The file appears as soon as somebody waits for it."""
+
+        def __init__(self, *args: Any, on_wait: Any, **more: Any) -> None:
+            super().__init__(*args, on_wait=lambda: (on_wait(), Path("md.xyz").write_bytes(content)), **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_filter, "Follower", Waited)
+        _, err = run("md.xyz", *GIVEN, "--follow", "--idle", 0.5, status=FOUND)
+    assert err == "md.xyz is not there yet: waiting for it\n"
+    Path("md.xyz").unlink()
+    _, err = run("md.xyz", *FOLLOW, "-o", "flagged.xyz", status=1)
+    assert "md.xyz: no frame came within 0.05 seconds" in err
+    assert not list(Path().glob("flagged*"))
+
+
+def test_a_dump_is_followed() -> None:
+    head = "ITEM: TIMESTEP\n{0}\nITEM: NUMBER OF ATOMS\n16\nITEM: BOX BOUNDS pp pp pp\n0 {1}\n0 {1}\n0 {2}\n"
+    head += "ITEM: ATOMS id type x y z\n"
+    text = ""
+    for number, atoms in enumerate(trajectory()):
+        lengths = atoms.cell.lengths()
+        text += head.format(number, repr(float(lengths[0])), repr(float(lengths[2])))
+        text += "".join(f"{i + 1} 1 {x!r} {y!r} {z!r}\n" for i, (x, y, z) in enumerate(atoms.positions.tolist()))
+    Path("md.lammpstrj").write_text(text)
+    found = document("md.lammpstrj", *FOLLOW, "--type-map", "1=Cu", "-o", "flagged.xyz")
+    assert indices(found) == EXCURSION
+    assert read("flagged.xyz", 0).get_chemical_symbols() == ["Cu"] * 16
+
+
+def test_a_file_that_was_truncated_or_replaced() -> None:
+    run("md.xyz", *FOLLOW, "-o", "flagged.xyz", status=FOUND)
+    content = Path("md.xyz").read_bytes()
+    Path("md.xyz").write_bytes(content[:1000])
+    refused("md.xyz: is shorter than what was read of it before", "md.xyz", *FOLLOW, "-o", "flagged.xyz")
+    Path("md.xyz").write_bytes(content.replace(b"a b", b"c d"))
+    refused(
+        "md.xyz: is not the file that was read before; --overwrite begins anew", "md.xyz", *FOLLOW, "-o", "flagged.xyz"
+    )
+    Path("md.xyz").unlink()
+    refused("md.xyz: no such file; it was read before", "md.xyz", *FOLLOW, "-o", "flagged.xyz")
+    Path("md.xyz").write_bytes(content)
+    run("md.xyz", *FOLLOW, "-o", "flagged.xyz", "--overwrite", status=FOUND)
+    assert len(read("flagged.xyz", ":")) == 5
+
+
+def test_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C leaves behind what the next run goes on from."""
+    judge = _filter.FilterRun._judge
+    for mode, args in (("once", GIVEN), ("followed", FOLLOW)):
+        calls = 0
+
+        def interrupting(self: Any, label: str, atoms: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 7:
+                raise KeyboardInterrupt
+            return judge(self, label, atoms)
+
+        monkeypatch.setattr(_filter.FilterRun, "_judge", interrupting)
+        _, err = run("md.xyz", *args, "-o", f"{mode}.xyz", status=130)
+        assert err == "quests-zenn filter: interrupted; the same command goes on where this one stopped\n"
+        assert Path(f"{mode}.xyz").exists() == (mode == "followed")
+        monkeypatch.setattr(_filter.FilterRun, "_judge", judge)
+        run("md.xyz", *args, "-o", f"{mode}.xyz", status=FOUND)
+    assert Path("once.xyz").read_bytes() == Path("followed.xyz").read_bytes()
+    assert len(read("once.xyz", ":")) == 5
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the run is executed after it."""
+
+
+@pytest.mark.parametrize("mode", ["once", "followed", "all"])
+@pytest.mark.parametrize(
+    "torn", [pytest.param(0.0, marks=pytest.mark.slow), 0.6, pytest.param(1.0, marks=pytest.mark.slow)]
+)
+def test_killed_at_any_write(mode: str, torn: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process dies before, in the middle of, or after each of its writes; the same command then goes on."""
+    args = ("md.xyz", *(GIVEN if mode == "once" else FOLLOW), *(["--all"] if mode == "all" else []))
+    expected = document(*args, "-o", "undisturbed.xyz")["frames"]
+    whole = Path("undisturbed.xyz").read_bytes()
+
+    def stopped(self: Any, error: BaseException) -> None:
+        raise error
+
+    write_ = journal._write
+    survived = False
+    for last in range(1, 100):
+        count = 0
+
+        def dying(stream: Any, content: bytes) -> None:
+            nonlocal count
+            count += 1
+            if count > last:  # noqa: B023
+                stream.write(content[: int(torn * len(content))])
+                stream.flush()
+                raise Killed
+            write_(stream, content)
+
+        for path in Path().glob("*flagged*"):
+            path.unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "_write", dying)
+            patch.setattr(_filter.FilterRun, "_stopped", stopped)
+            try:
+                found = document(*args, "-o", "flagged.xyz")
+                survived = True
+            except Killed:
+                pass
+        if not survived:
+            found = document(*args, "-o", "flagged.xyz")
+        assert Path("flagged.xyz").read_bytes() == whole, last
+        assert found["frames"] == expected, last
+        if survived:
+            break
+    # a header, six flagged frames, five or six records, the end
+    assert last >= 12
+
+
+def test_another_command_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("md.xyz", *FOLLOW, "-o", "flagged.xyz", status=FOUND)
+    for sentence, args in [
+        (r"had min atoms 1, and this one has 3", ["--min-atoms", 3]),
+        (r"had every 1, and this one has 2", ["--every", 2]),
+        (r"had keep all false, and this one has true", ["--all"]),
+        (r'had select null, and this one has "Cu"', ["--select", "Cu"]),
+    ]:
+        refused(sentence, "md.xyz", *FOLLOW, *args, "-o", "flagged.xyz")
+    more = ("--follow", "--idle", 0.1, "-o", "flagged.xyz")
+    told = r"had threshold 0\.0, and this one has 1\.0"
+    refused(told, "md.xyz", "--reference", "train.qref", "--threshold", 1, *more)
+    told = r'had reference "400 environments'
+    refused(told, "md.xyz", "--reference", "train.xyz", "--threshold", 0, *more)
+    refused(r"had follow true, and this one has false", "md.xyz", *GIVEN, "-o", "flagged.xyz")
+    # without its journal it is a file like any other
+    Path("flagged.xyz.progress.jsonl").unlink()
+    refused(r"flagged\.xyz: exists already", "md.xyz", *FOLLOW, "-o", "flagged.xyz")
+
+
+def test_errors_in_the_data_leave_nothing_behind() -> None:
+    content = Path("md.xyz").read_bytes()
+    Path("cut.xyz").write_bytes(content[: len(content) // 2 - 300])
+    refused("cut.xyz: cannot be read after 7 good frames", "cut.xyz", *GIVEN, "-o", "flagged.xyz")
+    Path("text.xyz").write_text("hello\nworld\n")
+    refused("frame 0: does not begin as one of extended XYZ", "text.xyz", *FOLLOW, "-o", "flagged.xyz")
+    # what was found while following stays
+    Path("bad.xyz").write_bytes(content + b"hello\n")
+    _, err = run("bad.xyz", *FOLLOW, "-o", "flagged.xyz", status=1)
+    assert "bad.xyz, frame 16: does not begin as one" in err
+    assert len(read("flagged.xyz", ":")) == 5
+
+
+def test_wrong_usage_and_bad_input() -> None:
+    for sentence, args in [
+        ("Missing option '--reference'", ["md.xyz"]),
+        ("--follow takes one file, got 2", ["md.xyz", "train.xyz", *FOLLOW]),
+        ("--idle belongs to --follow", ["md.xyz", *GIVEN, "--idle", 3]),
+        ("'high' is no finite number", ["md.xyz", "--reference", "train.qref", "--threshold", "high"]),
+        ("'nan' is no finite number", ["md.xyz", "--reference", "train.qref", "--threshold", "nan"]),
+        ("'2' is no number from 0 to 1", ["md.xyz", *GIVEN, "--min-share", 2]),
+        ("'0' is no number between 0 and 1", ["md.xyz", *GIVEN, "--false-alarm", 0]),
+        ("is not in the range", ["md.xyz", *GIVEN, "--min-atoms", 0]),
+        ("is not in the range", ["md.xyz", *GIVEN, "--every", 0]),
+    ]:
+        refused(sentence, *args, status=2)
+    for sentence, args in [
+        ("none.xyz: no such file", ["none.xyz", *GIVEN]),
+        ("none.qref: no such file", ["md.xyz", "--reference", "none.qref"]),
+        ("a file that grows has no index; --every takes a part", ["md.xyz@::2", *FOLLOW]),
+        ("scored frames are extended XYZ", ["md.xyz", *GIVEN, "-o", "flagged.dump"]),
+        ("is an input, and would be replaced", ["md.xyz", *GIVEN, "-o", "md.xyz", "--overwrite"]),
+        ("is an input, and would be", ["md.xyz", "--reference", "train.xyz", "-o", "train.xyz", "--overwrite"]),
+        ("two outputs have the same name", ["md.xyz", *GIVEN, "-o", "a.xyz", "--json", "a.xyz"]),
+        ("train.xyz: exists already", ["md.xyz", *GIVEN, "-o", "train.xyz"]),
+        ("was made with k 12, and --k 32 asks for another", ["md.xyz", *GIVEN, "--k", 32]),
+        ("its groups were chosen when it was made", ["md.xyz", *GIVEN, "--by", "run"]),
+        ("names no atom in any frame", ["md.xyz", *GIVEN, "--select", "Zr", "-o", "flagged.xyz"]),
+        ("min_atoms = 17 is more than the 16 atoms",
+         ["md.xyz", "--reference", "train.qref", "--false-alarm", 0.1, "--min-atoms", 17]),
+    ]:  # fmt: skip
+        refused(sentence, *args)
+
+
+def grow(path: Path, content: bytes, seconds: float, rng: np.random.Generator) -> None:
+    """Append pieces of any size, as a buffered writer does."""
+    pieces = np.sort(rng.integers(0, len(content), 40)).tolist()
+    with open(path, "ab", buffering=0) as stream:
+        for first, last in zip([0, *pieces], [*pieces, len(content)], strict=True):
+            stream.write(content[first:last])
+            time.sleep(seconds / len(pieces))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [(), ("--all",)])
+def test_killed_at_random_moments_while_the_file_grows(every: tuple[str, ...], here: Path) -> None:
+    """Real processes, really killed, again and again; the result is that of a run that nothing disturbed."""
+    rng = np.random.default_rng(5)
+    frames = [crystal(0.2 if rng.random() < 0.5 else 0.05, 5000 + i) for i in range(150)]
+    Path("whole").mkdir()
+    write("whole/growing.xyz", [*frames, *frames[::-1]])
+    content = Path("whole/growing.xyz").read_bytes()
+    run("whole/growing.xyz", *FOLLOW, *every, "-o", "undisturbed.xyz", status=FOUND)
+    expected = Path("undisturbed.xyz").read_bytes()
+    command = [SCRIPT, "filter", "growing.xyz", *GIVEN, "--follow", *every, "-o", "flagged.xyz"]
+    writer = threading.Thread(target=grow, args=(here / "growing.xyz", content, 12.0, rng))
+    writer.start()
+    killed, sizes = 0, set()
+    while writer.is_alive():
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        time.sleep(float(rng.uniform(0.6, 2.2)))
+        process.send_signal(signal.SIGKILL)
+        _, err = process.communicate()
+        assert process.returncode == -signal.SIGKILL, err
+        killed += 1
+        sizes.add(os.path.getsize("flagged.xyz") if os.path.exists("flagged.xyz") else 0)
+    writer.join()
+    ended = subprocess.run([*map(str, command), "--idle", "0.5"], capture_output=True, text=True, check=False)
+    assert ended.returncode == FOUND, ended.stderr
+    assert Path("flagged.xyz").read_bytes() == expected
+    assert killed >= 4
+    assert len(sizes) > 2, "no run wrote anything before it was killed"
