@@ -180,7 +180,9 @@ class Reference:
         codes = np.arange(n_frames) if groups is None else as_codes(groups, n_frames, "groups")
         assert codes is not None
         if sources is None:
-            sources = [{"name": "memory", "n_frames": n_frames, "n_environments": len(environments)}]
+            sources: list[dict[str, Any]] = [
+                {"name": "memory", "n_frames": n_frames, "n_environments": len(environments)}
+            ]
         return cls(environments, bandwidth, codes, sources, same_centre)
 
     def copy(self) -> Reference:
@@ -232,7 +234,9 @@ class Reference:
         if isinstance(frames, Environments):
             self.require(k=frames.k, cutoff=frames.cutoff, species=frames.species, of="these environments")
             env = frames
-            sources = [{"name": "memory", "n_frames": len(env.frame_offsets) - 1, "n_environments": len(env)}]
+            sources: list[dict[str, Any]] = [
+                {"name": "memory", "n_frames": len(env.frame_offsets) - 1, "n_environments": len(env)}
+            ]
         else:
             stream = FrameStream(frames, type_map)
             env = describe(stream, self.k, self.cutoff, self.species, jobs=jobs, progress=progress)
@@ -248,7 +252,7 @@ class Reference:
             grown = self.copy()
             for f, (first, last) in enumerate(zip(env.frame_offsets[:-1], env.frame_offsets[1:], strict=True)):
                 rows = slice(int(first), int(last))
-                keep[rows] = grown._novel(x[rows], env.numbers[rows], None, threshold, jobs)
+                keep[rows] = grown._novel(x[rows], env.numbers[rows], None, threshold, jobs, tell=False)
                 new = np.flatnonzero(keep[rows]) + first
                 grown._append(x[new], env.numbers[new], np.array([len(new)]), codes[f : f + 1], [])
             lengths = np.add.reduceat(keep.astype(np.int64), env.frame_offsets[:-1])
@@ -446,6 +450,7 @@ class Reference:
         threshold: float,
         jobs: int | None,
         workers: Workers | None = None,
+        tell: bool = True,
     ) -> npt.NDArray[np.bool_]:
         out = np.ones(len(x), bool)
         # dH of a row is its dH in the columns of the reference plus `extra`, so its own threshold is lower by that
@@ -455,7 +460,7 @@ class Reference:
                 shard = self._all_shards().get(code)
                 if shard is not None:
                     out[rows] = shard.is_novel(x[rows], limits[rows], pool)
-        return self._with_strangers(out, numbers, True)
+        return self._with_strangers(out, numbers, True, tell)
 
     def as_threshold(self, threshold: float | str, *, jobs: int | None = None) -> float:
         """A threshold in nats from a number or ``"auto"``.
@@ -517,14 +522,17 @@ class Reference:
         apart = np.einsum("ij,ij->i", x[:, others], x[:, others], dtype=np.float64)
         return np.ascontiguousarray(x[:, own]), apart / (2.0 * self.bandwidth**2)
 
-    def _with_strangers(self, values: npt.NDArray[Any], numbers: npt.NDArray[np.int64], value: Any) -> Any:
+    def _with_strangers(
+        self, values: npt.NDArray[Any], numbers: npt.NDArray[np.int64], value: Any, tell: bool = True
+    ) -> Any:
         """`values` with atoms of elements that the reference never saw set to `value`, and said so."""
         present = np.unique(numbers)
         strangers = present[~np.isin(present, self._known)]
         if len(strangers):
             values[np.isin(numbers, strangers)] = value
-            names = " ".join(element_symbols(strangers))
-            warnings.warn(f"the reference never saw {names}: dH = inf for these atoms", UserWarning, stacklevel=3)
+            if tell:
+                names = " ".join(element_symbols(strangers))
+                warnings.warn(f"the reference never saw {names}: dH = inf for these atoms", UserWarning, stacklevel=3)
         return values
 
     def _codes(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -298,6 +298,16 @@ def test_environments_extend_as_frames_do() -> None:
         grown.extend(describe(more, **SMALL))
 
 
+def test_new_elements_are_new() -> None:
+    grown = Reference.fit(alloy(3), 0.1, **SMALL)
+    before = len(grown)
+    frame = alloy(1)[0]
+    frame.symbols[5] = "Ag"
+    assert grown.extend([frame, frame], only_new=True, threshold=1e3) == 1
+    assert grown.numbers[before:].tolist() == [47]
+    assert not grown.is_novel(frame, 1e3).any()
+
+
 def test_a_copy_grows_on_its_own(reference: Reference) -> None:
     asked = rattled(1, 0.2, 9)[0]
     before = reference.score(asked)
