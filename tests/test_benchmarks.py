@@ -5,9 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read
+from scipy.spatial.distance import cdist
+
+from quests_zenn._core.checks import MissingExtraError
+from quests_zenn.descriptors import describe
+from quests_zenn.uq.lammps import import_lammps
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -35,3 +44,158 @@ def test_tables_are_those_of_the_figures(density: ModuleType) -> None:
         pytest.skip("no results are stored")
     results = json.loads(store.read_text(encoding="utf-8"))
     assert density.markdown(results) == (BENCHMARKS / "results" / "density.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def uq(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import uq
+
+    return uq
+
+
+def test_tables_of_uncertainty_are_those_of_the_figures(uq: ModuleType) -> None:
+    store = BENCHMARKS / "results" / "uq.json"
+    if not store.exists():
+        pytest.skip("no results are stored")
+    results = json.loads(store.read_text(encoding="utf-8"))
+    assert uq.markdown(results) == (BENCHMARKS / "results" / "uq.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def rivals(uq: ModuleType) -> ModuleType:
+    import _uq_rivals
+
+    return _uq_rivals
+
+
+def test_auroc_counts_pairs(rivals: ModuleType) -> None:
+    positive, negative = np.array([1.0, 3.0, np.inf]), np.array([0.0, 2.0, 3.0])
+    pairs = [1.0 if p > n else 0.5 if p == n else 0.0 for p in positive for n in negative]
+    assert rivals.auroc(positive, negative) == pytest.approx(np.mean(pairs))
+
+
+def test_statistics_of_frames(rivals: ModuleType) -> None:
+    found = rivals.statistics(np.array([1.0, 4.0, 2.0, 3.0, 9.0, 7.0]), np.array([0, 4, 5, 6]))
+    assert found["mean"].tolist() == [2.5, 9.0, 7.0]
+    assert found["quarter"].tolist() == found["max"].tolist() == [4.0, 9.0, 7.0]
+    eight = rivals.statistics(np.arange(8.0), np.array([0, 8]))
+    assert eight["quarter"].tolist() == [6.5]
+
+
+def test_every_rival_tells_what_is_far(rivals: ModuleType, rng: np.random.Generator) -> None:
+    known = rng.normal(size=(200, 3)) * (1.0, 0.3, 0.1)
+    near, far = rng.normal(size=(50, 3)) * (1.0, 0.3, 0.1), rng.normal(size=(50, 3)) * 0.1 + (6.0, 2.0, 1.0)
+    for name, make in rivals.RIVALS.items():
+        score = make(known, np.arange(200))
+        assert rivals.auroc(score(far), score(near)) == 1.0, name
+
+
+def test_rivals_are_what_they_are_called(rivals: ModuleType, rng: np.random.Generator) -> None:
+    known, asked = rng.normal(size=(60, 3)), rng.normal(size=(7, 3))
+    frame = np.arange(60)
+    apart = cdist(asked, known)
+    np.testing.assert_allclose(rivals.nearest(known, frame)(asked), apart.min(axis=1))
+    h = rivals.likely_bandwidth(known, frame).best  # three components keep all of the variance
+    exact = -np.log(np.exp(-0.5 * (apart / h) ** 2).sum(axis=1))
+    np.testing.assert_allclose(rivals.neighbour_density(known, frame)(asked), exact, atol=1e-6)
+
+
+def test_excess_is_dh_less_that_of_the_nearest_known(rivals: ModuleType, rng: np.random.Generator) -> None:
+    frames = [sheared_silicon(rng) for _ in range(6)]
+    known, asked = describe(frames[:5]), describe(frames[5])
+    reference = rivals.ours(known, 0.05)
+    dh, kept = reference.score(asked), reference.leave_out().dh
+    near = np.argsort(cdist(asked.x, known.x), axis=1)[:, : rivals.COMPARED]
+    np.testing.assert_allclose(rivals.excess(reference, known, asked, dh), dh - kept[near].mean(axis=1))
+
+
+@pytest.fixture
+def potentials(uq: ModuleType) -> ModuleType:
+    try:
+        import_lammps()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    import _uq_potentials
+
+    return _uq_potentials
+
+
+def sheared_silicon(rng: np.random.Generator) -> Any:
+    atoms = bulk("Si", cubic=True)
+    atoms.set_cell(atoms.cell.array + rng.normal(scale=0.2, size=(3, 3)), scale_atoms=True)
+    atoms.positions += rng.normal(scale=0.1, size=atoms.positions.shape)
+    return atoms
+
+
+def labelled(atoms: Any, energy: float = 0.0, forces: Any = 0.0) -> Any:
+    atoms = atoms.copy()
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((len(atoms), 3)) + forces)
+    return atoms
+
+
+def test_rows_of_forces_are_derivatives_of_those_of_energies(potentials: ModuleType, rng: np.random.Generator) -> None:
+    atoms, step = sheared_silicon(rng), 1e-4
+    moved = []
+    for shift in (step, -step):
+        other = atoms.copy()
+        other.positions[3, 1] += shift
+        moved.append(labelled(other))
+    here, up, down = potentials.designs([labelled(atoms), *moved])
+    slopes = -len(atoms) * (up.energy_row - down.energy_row) / (2 * step)
+    np.testing.assert_allclose(here.force_rows[3 * 3 + 1], slopes, atol=1e-5 * np.abs(slopes).max())
+    zbl = -len(atoms) * (up.energy - down.energy) / (2 * step)  # the repulsion is taken off both
+    assert here.forces[3 * 3 + 1] == pytest.approx(zbl, abs=1e-5)
+    assert here.moves
+    assert not potentials.designs([labelled(bulk("Si", cubic=True))])[0].moves
+
+
+def test_a_linear_potential_is_found_again(potentials: ModuleType, rng: np.random.Generator) -> None:
+    frames = [labelled(sheared_silicon(rng)) for _ in range(8)]
+    plain = potentials.designs(frames)
+    true = rng.normal(scale=0.1, size=len(plain[0].energy_row))
+    made = [
+        labelled(
+            atoms,
+            (one.energy_row @ true - one.energy) * len(atoms),
+            (one.force_rows @ true - one.forces).reshape(-1, 3),
+        )
+        for atoms, one in zip(frames, plain, strict=True)
+    ]
+    found = potentials.designs(made)
+    potential = potentials.fit(found[:6], np.arange(6))
+    size = np.linalg.norm(np.concatenate([one.forces for one in found[6:]]).reshape(-1, 3), axis=1)
+    assert potential.force_errors(found[6:]).max() < 1e-2 * size.mean()
+
+
+def test_frames_are_turned_about_one_bond(uq: ModuleType, data_dir: Path) -> None:
+    import _uq_frames
+
+    atoms = read(data_dir / "acac_test_300K.xyz", 0)
+    turned = _uq_frames.turn(atoms, 47.0)
+    assert _uq_frames.dihedral(turned) == pytest.approx(47.0)
+    still = [i for i in range(len(atoms)) if i not in _uq_frames.TURNED]
+    np.testing.assert_allclose(turned.positions[still], atoms.positions[still], atol=1e-12)
+    part = turned.positions[_uq_frames.TURNED]
+    np.testing.assert_allclose(
+        cdist(part, part), atoms.get_all_distances()[np.ix_(*[_uq_frames.TURNED] * 2)], atol=1e-9
+    )
+
+
+@pytest.mark.slow
+def test_a_quick_run_writes_where_it_is_told(
+    uq: ModuleType, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("QUESTS_ZENN_DATA", str(data_dir))
+    monkeypatch.setattr("sys.argv", ["uq.py", "--quick", "--only", "scan", "alarms", "--output", str(tmp_path)])
+    uq.main()
+    text = (tmp_path / "uq.md").read_text(encoding="utf-8")
+    assert "Are 30 to 60 degrees known?" in text
+    assert "False alarms" in text
+    assert "Every setting" not in text

@@ -8,9 +8,14 @@ import sys
 import click
 
 from quests_zenn.cli._options import version_option
+from quests_zenn.cli.calibrate import calibrate
 from quests_zenn.cli.density import bandwidth, compare, descriptors, dh, learning_curve, overlap
 from quests_zenn.cli.entropy import entropy
+from quests_zenn.cli.filter import filter_
+from quests_zenn.cli.generate import generate
 from quests_zenn.cli.info import info
+from quests_zenn.cli.outliers import outliers
+from quests_zenn.cli.reference import reference
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,7 +24,21 @@ def main() -> None:
     """Information entropy of atomistic data."""
 
 
-for command in (entropy, descriptors, dh, overlap, compare, learning_curve, bandwidth, info):
+for command in (
+    entropy,
+    descriptors,
+    dh,
+    overlap,
+    compare,
+    learning_curve,
+    bandwidth,
+    reference,
+    filter_,
+    calibrate,
+    outliers,
+    generate,
+    info,
+):
     main.add_command(command)
 
 

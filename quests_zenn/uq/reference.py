@@ -180,9 +180,7 @@ class Reference:
         codes = np.arange(n_frames) if groups is None else as_codes(groups, n_frames, "groups")
         assert codes is not None
         if sources is None:
-            sources: list[dict[str, Any]] = [
-                {"name": "memory", "n_frames": n_frames, "n_environments": len(environments)}
-            ]
+            sources = [{"name": "memory", "n_frames": n_frames, "n_environments": len(environments)}]
         return cls(environments, bandwidth, codes, sources, same_centre)
 
     def copy(self) -> Reference:
