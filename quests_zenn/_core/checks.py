@@ -13,6 +13,10 @@ class DataError(ValueError):
     """Input data that cannot be used. The message says what, where (file, frame, atom), and what to do."""
 
 
+class DataWarning(UserWarning):
+    """Something about the data that a user should know; commands print it as one line."""
+
+
 class MissingExtraError(ImportError):
     """An optional part is not installed. The message names the extra that brings it."""
 

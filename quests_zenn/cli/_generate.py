@@ -122,7 +122,7 @@ def _statistic(options: dict[str, Any]) -> str:
 
 def _nothing(walks: list[GeneratedFrame], options: dict[str, Any]) -> str:
     if any(walk.outcome == "repeated" for walk in walks):
-        return f"no frame is {options['apart']:g} nats apart from what is known, so that nothing was written"
+        return "each walk ended at a structure like one kept before, so that nothing was written; --apart says how far"
     nearest = min((walk.reached for walk in walks), key=lambda value: abs(value - options["target"]))
     return (
         f"no walk came within {options['width']:g} nats of the target {options['target']:g} (the nearest to "

@@ -6,7 +6,8 @@ import functools
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -150,7 +151,7 @@ def ends_well(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        with Interrupts():
+        with Interrupts(), _warnings_told(kwargs.get("quiet", False)):
             try:
                 return command(*args, **kwargs)
             except (click.exceptions.ClickException, BrokenPipeError):
@@ -165,6 +166,26 @@ def ends_well(command: Command) -> Command:
                 raise
 
     return run  # type: ignore[return-value]
+
+
+@contextmanager
+def _warnings_told(quiet: bool) -> Iterator[None]:
+    """Warnings of the package as one line each, like those of the commands themselves."""
+    import warnings
+
+    from quests_zenn._core.checks import DataWarning
+
+    def show(message: Any, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        if not issubclass(category, DataWarning):
+            shown(message, category, *args, **kwargs)
+        elif not quiet:
+            click.echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+        warnings.simplefilter("always", DataWarning)
+        warnings.showwarning = show
+        yield
 
 
 class Interrupts:

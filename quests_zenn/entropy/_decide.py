@@ -14,6 +14,7 @@ takes to tell; a full sum over 100,000 references is 1,500 times that.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ from quests_zenn._core.simd import (
     store_vector,
     vector_call,
 )
-from quests_zenn.entropy._engine import log_sums_against
-from quests_zenn.entropy._packing import ROWS_PER_TASK, FloatArray, base_scale
+from quests_zenn.entropy._engine import PackedReference
+from quests_zenn.entropy._packing import ROWS_PER_TASK, FloatArray, base_scale, rounding_error
 from quests_zenn.entropy._tile import _exp2
 
 #: Environments of a leaf: four vectors of 512 bits in single precision, so that four chains of additions overlap.
@@ -76,8 +77,17 @@ _BUCKETS = 32
 #: Near leaves that are visited in full before bounds are asked of others.
 _AT_ONCE = 8
 
+#: Share of all leaves that a row may visit.
+PATIENCE = 0.25
+
+#: Share of the set that a limit may amount to, beyond which no row is decided here.
+_DENSE = 1.0 / 64.0
+
 #: Rows that remain open up to which they are summed one by one; packing the set for them would take longer.
-_DIRECTLY = 64
+_DIRECTLY = 8
+
+#: Smallest ln p that sums in each precision are asked for.
+_LEAST = {"float32": -30.0, "float64": -500.0}
 
 
 def _make_squares() -> Any:
@@ -321,9 +331,11 @@ def into_buckets(buckets, count, order, starts):
 @strict_kernel
 def decide_rows(
     y, first, last, mean, axes, scale, extent, log_limits, children, split_axes, cuts, n, low, high, group_low,
-    group_high, heads, tails, centres, radii, slacks, answers,
+    group_high, heads, tails, centres, radii, slacks, patience, answers,
 ):  # fmt: skip
     """For rows [first, last) of y, whether ln sum exceeds ``log_limits``: `KNOWN`, `NOVEL`, or `OPEN`.
+
+    A row that visits more than `patience` leaves remains open: full sums of many rows together are faster then.
 
     `extent` is the largest distance of a row of the set from the mean, scaled. `low` and `high` (m, leaves) are the
     boxes of the leaves, `group_low` and `group_high` those of `GROUP` successive leaves.
@@ -345,6 +357,8 @@ def decide_rows(
             continue
         if shift <= -math.log2(n) - 1e-9:  # not even n copies would reach it
             answers[i] = NOVEL
+            continue
+        if n > LEAF and shift < -math.log2(n * _DENSE):  # it takes the better part of the set
             continue
         total = 0.0
         for c in range(d):
@@ -372,6 +386,7 @@ def decide_rows(
             below[c] = at[c] - (abs(at[c]) * 2.0**-22 + double)
             above[c] = at[c] + (abs(at[c]) * 2.0**-22 + double)
         gaps_to_boxes(group_low, group_high, 0, len(group_gaps), below, above, group_gaps)
+        spent = 0
         for slack in slacks:
             # leaves whose terms are all below 2^floor are passed over: together they hold less than the slack
             floor = math.log2(slack / n)
@@ -408,6 +423,9 @@ def decide_rows(
                 certain, possible = visit_leaf(
                     leaf, size, in_full, at, shift, floor, reach, heads, tails, centres, radii, row, totals
                 )  # fmt: skip
+                spent += 1
+                if spent > patience:
+                    break
                 if in_full:
                     lowest += certain
                     highest += possible
@@ -417,7 +435,8 @@ def decide_rows(
                 else:
                     bounds[w] = possible
                     rest += possible
-            if lowest <= 1.0 + 1e-9 and highest + rest >= 1.0 - 1e-9 and count > _AT_ONCE:
+            undecided = lowest <= 1.0 + 1e-9 and highest + rest >= 1.0 - 1e-9
+            if undecided and count > _AT_ONCE and spent <= patience:
                 for w in range(count):
                     buckets[w] = (
                         min(max(int(4.0 - math.log2(bounds[w])), 0), _BUCKETS - 1) if bounds[w] > 0.0 else _BUCKETS - 1
@@ -432,11 +451,14 @@ def decide_rows(
                     certain, possible = visit_leaf(
                         leaf, size, True, at, shift, floor, reach, heads, tails, centres, radii, row, totals
                     )  # fmt: skip
+                    spent += 1
                     lowest += certain
                     highest += possible
                     rest -= bounds[w]
-                    if lowest > 1.0 + 1e-9 or highest + rest < 1.0 - 1e-9:
+                    if lowest > 1.0 + 1e-9 or highest + rest < 1.0 - 1e-9 or spent > patience:
                         break
+            if lowest <= 1.0 + 1e-9 and spent > patience:
+                break
             highest += max(rest, 0.0)
             if lowest > 1.0 + 1e-9:
                 answers[i] = KNOWN
@@ -523,19 +545,29 @@ class Decider:
         self.children, self.split_axes, self.cuts = np.array(children), np.array(split_axes), np.array(cuts)
         return order
 
-    def exceeds(self, y: FloatArray, log_limits: npt.NDArray[np.float64], workers: Workers) -> npt.NDArray[np.bool_]:
-        """Whether ln sum_j K(y, x_j) of each row of y (n,) exceeds its limit, as the exact sum in float64 decides."""
+    def exceeds(
+        self,
+        y: FloatArray,
+        log_limits: npt.NDArray[np.float64],
+        workers: Workers,
+        packed: Callable[[str, Workers], PackedReference] | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        """Whether ln sum_j K(y, x_j) of each row of y (n,) exceeds its limit, as the exact sum in float64 decides.
+
+        `packed` gives the set packed in a precision, for full sums, so that others can use it, too.
+        """
         answers = self.decide(y, log_limits, workers)
         known: npt.NDArray[np.bool_] = answers == KNOWN
         rows = np.flatnonzero(answers == OPEN)
         known[rows[log_limits[rows] == -np.inf]] = True
         rows = rows[np.isfinite(log_limits[rows])]
-        if len(rows) > _DIRECTLY:
-            h = np.array([self.h])
-            known[rows] = log_sums_against(y[rows], self.x, h, workers=workers)[0] > log_limits[rows]
-        elif len(rows):
-            asked, limits = y[rows], log_limits[rows]
+        pack = self._pack if packed is None else packed
+        for precision in ("float32", "float64"):
+            if len(rows) > _DIRECTLY:
+                rows = self._decide_in(precision, y, log_limits, rows, known, pack, workers)
+        if len(rows) > 0:
             tasks = split_evenly(len(self.x), ROWS_PER_TASK)
+            asked, limits = y[rows], log_limits[rows]
             sums = np.empty((len(tasks), len(rows)))
             scale = 0.5 / self.h**2
 
@@ -546,15 +578,46 @@ class Decider:
             known[rows] = sums.sum(axis=0) > 1.0
         return known
 
+    def _pack(self, precision: str, workers: Workers) -> PackedReference:
+        return PackedReference.pack(self.x, np.array([self.h]), None, precision, workers, 0)
+
+    def _decide_in(
+        self,
+        precision: str,
+        y: FloatArray,
+        log_limits: npt.NDArray[np.float64],
+        rows: npt.NDArray[np.int64],
+        known: npt.NDArray[np.bool_],
+        pack: Callable[[str, Workers], PackedReference],
+        workers: Workers,
+    ) -> npt.NDArray[np.int64]:
+        """Full sums of these rows; returns those for which rounding leaves it open."""
+        asked = rows[log_limits[rows] > _LEAST[precision]]
+        if len(asked) <= _DIRECTLY:
+            return rows
+        try:
+            reference = pack(precision, workers)
+            least = float(log_limits[asked].min())
+            bound = rounding_error(reference.packed, y[asked], least, self.scale, workers)
+            if bound > 0.1:
+                return rows
+            apart = reference.log_sums(y[asked], workers)[0] - log_limits[asked]
+        except ValueError:  # too wide for that precision
+            return rows
+        told = np.abs(apart) > bound
+        known[asked[told]] = apart[told] > 0.0
+        return np.setdiff1d(rows, asked[told])
+
     def decide(self, y: FloatArray, log_limits: npt.NDArray[np.float64], workers: Workers) -> npt.NDArray[np.int8]:
         """For every row of y, whether ln sum exceeds its limit: `KNOWN`, `NOVEL`, or `OPEN` (a full sum must say)."""
         answers = np.empty(len(y), np.int8)
+        patience = max(_AT_ONCE, int(PATIENCE * len(self.radii)))
 
         def work(part: tuple[int, int]) -> None:
             decide_rows(
                 y, *part, self.mean, self.axes, self.scale, self.extent, log_limits, self.children, self.split_axes,
                 self.cuts, len(self.x), self.low, self.high, self.group_low, self.group_high, self.heads, self.tails,
-                self.centres, self.radii, _SLACKS, answers,
+                self.centres, self.radii, _SLACKS, patience, answers,
             )  # fmt: skip
 
         workers.run(work, split_evenly(len(y), _ROWS))

@@ -276,6 +276,23 @@ def exponent_error(
     return 2.0 * (packed.d + 8) * unit * ((apart + longest) ** 2 + longest**2) + (2.0 * apart + moved) * moved
 
 
+def rounding_error(reference: Packed, y: FloatArray, least: float, scale: float, workers: Workers) -> float:
+    """Bound of the error, nats, that its precision makes in ln p >= `least` of rows of y against a packed reference.
+
+    Terms smaller than 2^-40 of that are left to their number; the others are off by the rounding of their exponents.
+
+    Raises
+    ------
+    ValueError
+        If y spreads over more than that precision can tell.
+    """
+    dtype = reference.panels.dtype
+    rows = pack_rows(y, [np.arange(len(y))], scale, None, dtype, workers, "y")
+    lowest = -40.0 + min(0.0, least) * math.log2(math.e)
+    terms = math.log(2.0) * float(exponent_error(reference, lowest, rows))
+    return terms + len(reference.rows) * 2.0**-40 + 16.0 * float(np.finfo(dtype).eps)
+
+
 #: Below so many environments single precision saves nothing worth having.
 SMALL = 4096
 

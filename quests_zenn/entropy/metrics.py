@@ -15,7 +15,7 @@ from quests_zenn._core.checks import finite, one_of
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn.entropy import _torch
 from quests_zenn.entropy._engine import log_sums_against, log_sums_within
-from quests_zenn.entropy._packing import base_scale, exponent_error, pack_rows
+from quests_zenn.entropy._packing import base_scale, pack_rows, rounding_error
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
 
 PRECISIONS = ("auto", "float64", "float32")
@@ -397,18 +397,13 @@ def is_novel(
 def single_precision_bound(
     asked: npt.NDArray[np.floating], reference: npt.NDArray[np.floating], h: npt.NDArray[np.float64], workers: Workers
 ) -> float:
-    """Bound of the error of a dH that single precision makes against a reference, nats, near dH = 0.
-
-    Terms below 2^-40 of the sum are left to their number; the others are off by the rounding of their exponents.
-    """
+    """`rounding_error` of a dH near 0 in single precision, or infinity where the sets are too wide for it."""
     try:
-        a, b = (
-            pack_rows(rows, [np.arange(len(rows))], base_scale(h[0]), None, "float32", workers, "x")
-            for rows in (asked, reference)
-        )
+        scale, rows = base_scale(h[0]), [np.arange(len(reference))]
+        packed = pack_rows(reference, rows, scale, None, "float32", workers, "x")
+        return rounding_error(packed, asked, 0.0, scale, workers)
     except ValueError:  # too wide for single precision
         return math.inf
-    return math.log(2.0) * float(exponent_error(b, -40.0, a)) + len(reference) * 2.0**-40 + 1e-6
 
 
 def common_codes(

@@ -23,14 +23,14 @@ class Shard:
     def __init__(self, x: FloatArray, h: float) -> None:
         self.x, self.h = x, h
         self.later: list[FloatArray] = []
-        self._packed: PackedReference | None = None
+        self._packed: dict[str, PackedReference] = {}
         self._decider: Decider | None = None
 
     def copy(self) -> Shard:
         """A shard that grows on its own; what is packed is shared."""
         other = object.__new__(Shard)
         other.__dict__.update(self.__dict__)
-        other.later = list(self.later)
+        other.later, other._packed = list(self.later), dict(self._packed)
         return other
 
     def append(self, x: FloatArray) -> None:
@@ -38,14 +38,17 @@ class Shard:
         self.later.append(x)
         if sum(map(len, self.later)) > max(1000.0, REPACK * len(self.x)):
             self.x, self.later = np.concatenate([self.x, *self.later]), []
-            self._packed, self._decider = None, None
+            self._packed, self._decider = {}, None
 
     def log_sums(self, y: FloatArray, workers: Workers) -> npt.NDArray[np.float64]:
         """ln p of every row of y (n,), in float64."""
-        if self._packed is None:
+        return np.logaddexp(self._pack("float64", workers).log_sums(y, workers)[0], self._log_sums_later(y, workers))
+
+    def _pack(self, precision: str, workers: Workers) -> PackedReference:
+        if precision not in self._packed:
             h = np.array([self.h])
-            self._packed = PackedReference.pack(self.x, h, None, "float64", workers, 0)
-        return np.logaddexp(self._packed.log_sums(y, workers)[0], self._log_sums_later(y, workers))
+            self._packed[precision] = PackedReference.pack(self.x, h, None, precision, workers, 0)
+        return self._packed[precision]
 
     def _log_sums_later(self, y: FloatArray, workers: Workers) -> npt.NDArray[np.float64]:
         if not self.later:
@@ -64,4 +67,4 @@ class Shard:
             with np.errstate(divide="ignore", invalid="ignore"):
                 rest = log_limits + np.log1p(-np.exp(np.minimum(added - log_limits, 0.0)))
             log_limits = np.where(added > log_limits, -np.inf, rest)
-        return ~self._decider.exceeds(y, log_limits, workers)
+        return ~self._decider.exceeds(y, log_limits, workers, self._pack)

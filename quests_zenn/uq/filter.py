@@ -14,7 +14,7 @@ from quests_zenn._core.checks import DataError, finite, one_of, whole_number
 from quests_zenn._core.parallel import Workers
 from quests_zenn.descriptors import Environments, element_symbols
 from quests_zenn.uq.reference import DEFAULT_THRESHOLD, Reference
-from quests_zenn.uq.thresholds import quantile_above
+from quests_zenn.uq.thresholds import group_quantile
 
 #: What a rate of false alarms may count.
 RATES = ("frame", "atom")
@@ -245,7 +245,7 @@ def frame_threshold(
             f"min_atoms = {min_atoms} is more than the {sizes.min()} atoms of some frames of the reference, so that "
             "they cannot tell the rate of false alarms; give a threshold in nats"
         )
-    return quantile_above(dh[starts + needed - 1], rate, "frames")
+    return group_quantile(dh[starts + needed - 1], found.groups[frames[starts]], rate, "frames")
 
 
 def _share(value: Any) -> float:

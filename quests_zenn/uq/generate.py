@@ -289,7 +289,7 @@ def _share(value: Any, name: str) -> float:
 
 def _apart(target: float, width: float) -> float:
     """Statistic below which a frame repeats another."""
-    return 0.5 * target if target > 0.0 else target - width
+    return min(0.5 * target, target - width)
 
 
 def _not_negative(value: Any, name: str) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time as clock
 import warnings
+import weakref
 from array import array
 from collections.abc import Callable
 from functools import cached_property
@@ -230,6 +231,7 @@ class Monitor:
             raise ValueError(f"action must be one of {', '.join(ACTIONS)}, or a callable, got {action!r}")
         self.reference, self.action, self.jobs = reference, action, jobs
         self._workers = Workers(jobs).__enter__()  # kept: looks are short, and starting threads is not
+        weakref.finalize(self, self._workers.__exit__)
         self.min_atoms = whole_number(min_atoms, "min_atoms", 1)
         self.min_share, self.min_new = _share(min_share, "min_share"), _share(min_new, "min_new")
         self.max_frames = None if max_frames is None else whole_number(max_frames, "max_frames", 0)

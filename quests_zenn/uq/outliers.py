@@ -159,7 +159,7 @@ def find_outliers(
         reference = data
     else:
         reference = Reference.fit(data, bandwidth, k, cutoff, species, groups=groups, jobs=jobs)
-    found = leave_out(reference, most=len(reference), jobs=jobs)
+    found = leave_out(reference, whole_only=False, most=len(reference), jobs=jobs)
     dh, owner = found.dh, found.frames
     starts, sizes = reference.frame_offsets[:-1], np.diff(reference.frame_offsets)
     mean = np.add.reduceat(dh, starts) / sizes

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from quests_zenn._core import checks
 from quests_zenn._core.arrays import as_codes, as_matrix
-from quests_zenn._core.checks import DataError, finite, one_of, positive, whole_number
+from quests_zenn._core.checks import DataError, DataWarning, finite, one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn.descriptors import DEFAULT_CUTOFF, DEFAULT_K, Environments, describe, element_symbols
 from quests_zenn.descriptors._layout import block_names, columns_of, relayout
@@ -229,6 +229,7 @@ class Reference:
         DataError, ValueError
             See `fit`; then nothing is added.
         """
+        threshold = finite(threshold, "threshold")
         if isinstance(frames, Environments):
             self.require(k=frames.k, cutoff=frames.cutoff, species=frames.species, of="these environments")
             env = frames
@@ -246,7 +247,6 @@ class Reference:
         lengths = np.diff(env.frame_offsets)
         keep = np.ones(len(env), bool)
         if only_new:
-            threshold = finite(threshold, "threshold")
             grown = self.copy()
             for f, (first, last) in enumerate(zip(env.frame_offsets[:-1], env.frame_offsets[1:], strict=True)):
                 rows = slice(int(first), int(last))
@@ -348,7 +348,12 @@ class Reference:
         return describe(frames, self.k, self.cutoff, self.species, jobs=jobs)
 
     def score(
-        self, frames: FrameSource | Environments, *, jobs: int | None = None, workers: Workers | None = None
+        self,
+        frames: FrameSource | Environments,
+        *,
+        jobs: int | None = None,
+        workers: Workers | None = None,
+        tell: bool = True,
     ) -> npt.NDArray[np.float64]:
         """dH = -ln sum_j K(y, x_j) of every atom y given the reference, in float64; frames are concatenated.
 
@@ -360,6 +365,8 @@ class Reference:
             Threads; None for all available cores.
         workers : Workers or None
             Threads to use instead of new ones.
+        tell : bool
+            Warn where there are elements that the reference never saw.
 
         Returns
         -------
@@ -381,7 +388,7 @@ class Reference:
                     out[rows] = 0.0 - shard.log_sums(x[rows], pool)
         if extra is not None:
             out += extra
-        return self._with_strangers(out, env.numbers, np.inf)
+        return self._with_strangers(out, env.numbers, np.inf, tell)
 
     def score_frames(
         self, frames: FrameSource | Environments, threshold: float | str = DEFAULT_THRESHOLD, *, jobs: int | None = None
@@ -410,6 +417,7 @@ class Reference:
         *,
         jobs: int | None = None,
         workers: Workers | None = None,
+        tell: bool = True,
     ) -> npt.NDArray[np.bool_]:
         """Whether ``dH >= threshold`` for every atom; frames are concatenated.
 
@@ -422,7 +430,7 @@ class Reference:
             One structure, or an iterable of them.
         threshold : float or "auto"
             nats; ``"auto"`` for that of `threshold`.
-        jobs, workers
+        jobs, workers, tell
             See `score`.
 
         Returns
@@ -438,7 +446,7 @@ class Reference:
         limit = self.as_threshold(threshold, jobs=jobs)
         env = self._environments(frames, jobs)
         x, extra = self._rows(env)
-        return self._novel(x, env.numbers, extra, limit, jobs, workers)
+        return self._novel(x, env.numbers, extra, limit, jobs, workers, tell)
 
     def _novel(
         self,
@@ -530,7 +538,7 @@ class Reference:
             values[np.isin(numbers, strangers)] = value
             if tell:
                 names = " ".join(element_symbols(strangers))
-                warnings.warn(f"the reference never saw {names}: dH = inf for these atoms", UserWarning, stacklevel=3)
+                warnings.warn(f"the reference never saw {names}: dH = inf for these atoms", DataWarning, stacklevel=3)
         return values
 
     def _codes(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

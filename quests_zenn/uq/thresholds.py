@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from quests_zenn._core.checks import DataError, one_of
+from quests_zenn._core.checks import DataError, DataWarning, one_of
 from quests_zenn._core.parallel import Workers
 from quests_zenn.entropy._leave_out import log_sums_of_unseen
 from quests_zenn.entropy.bandwidth import SAME
+from quests_zenn.uq import _conformal
+from quests_zenn.uq._conformal import equal_shares, fewest_groups, weighted_quantile
 
 if TYPE_CHECKING:
     from quests_zenn.uq.reference import Reference
@@ -100,14 +103,17 @@ def merge_copies(groups: npt.NDArray[np.int64], first: npt.NDArray[np.int64]) ->
     return merged
 
 
-def leave_out(reference: Reference, *, most: int = SCORED, seed: int = 0, jobs: int | None = None) -> LeftOut:
+def leave_out(
+    reference: Reference, *, whole_only: bool = True, most: int = SCORED, seed: int = 0, jobs: int | None = None
+) -> LeftOut:
     """dH of the environments of a reference given all other groups, copies merged.
 
-    Frames of which only the new environments were added are not asked: what was left of them is no sample of anything.
-    They are among the others.
+    Frames of which only the new environments were added are among the others.
 
     Parameters
     ----------
+    whole_only : bool
+        Do not ask frames of which only the new environments were added: what is left of them is no sample of anything.
     most : int
         If there are more environments, groups are drawn at random until so many are reached.
     seed : int
@@ -121,7 +127,7 @@ def leave_out(reference: Reference, *, most: int = SCORED, seed: int = 0, jobs: 
         If there is only one group.
     """
     offsets = reference.frame_offsets
-    whole = ~reference.in_part
+    whole = ~reference.in_part if whole_only else np.ones(reference.n_frames, bool)
     first = find_copies(reference.x, reference.numbers, offsets)
     groups = merge_copies(reference.groups, first)
     n_groups = int(groups.max()) + 1
@@ -152,26 +158,53 @@ def leave_out(reference: Reference, *, most: int = SCORED, seed: int = 0, jobs: 
     return LeftOut(dh[told], rows[told], owner[rows[told]], groups, first == np.arange(len(first)))
 
 
-def quantile_above(scores: npt.NDArray[np.float64], false_alarm: float, what: str) -> float:
-    """The smallest threshold that at most a share `false_alarm` of further scores like these reaches, in expectation.
+def group_quantile(
+    scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64], false_alarm: float, what: str
+) -> float:
+    """The smallest threshold that a share `false_alarm` of what belongs to one more such group reaches, in expectation.
 
-    If the n scores and one more are exchangeable, the new one exceeds the k-th smallest with a probability of at most
-    ``1 - k / (n + 1)``; k is the smallest for which this is at most `false_alarm`. (V. Vovk, A. Gammerman, G. Shafer,
-    Algorithmic Learning in a Random World, Springer 2005.)
+    Groups are what is exchangeable, so each of them counts alike, and its members share its weight. For frames, one
+    more group stands above all, in the place of the one to come, so that the rate is at most the stated one (the
+    quantile of `quests_zenn.uq.ErrorBound`). For atoms it does not: of many atoms of many groups, that would be far too
+    careful. Their rate is the one found, and of new groups it may be larger by up to 1 / (number of groups + 1).
+
+    Parameters
+    ----------
+    scores : numpy.ndarray, shape (n,)
+    groups : numpy.ndarray, shape (n,)
+        Whole numbers.
+    what : {"atoms", "frames"}
+        What the scores are of.
 
     Raises
     ------
     DataError
-        If there are too few scores for such a small rate.
+        If there are too few groups for such a small rate of frames, or the threshold would be infinite.
+
+    Warns
+    -----
+    DataWarning
+        If there are too few groups for such a small rate of atoms.
     """
-    n = len(scores)
-    k = math.ceil((n + 1) * (1.0 - false_alarm) - 1e-9)
-    if k > n:
+    n_groups = len(np.unique(groups))
+    needed = fewest_groups(1.0 - false_alarm)
+    if what == "atoms":
+        if n_groups < needed:
+            warnings.warn(
+                f"a false-alarm rate of {false_alarm:g} takes at least {needed} groups of frames to be certain, and "
+                f"there are {n_groups}: up to {false_alarm + 1.0 / (n_groups + 1):.2g} of the atoms of new groups may "
+                "be flagged",
+                DataWarning,
+                stacklevel=2,
+            )
+        value = weighted_quantile(scores, equal_shares(groups), 1.0 - false_alarm)
+    elif n_groups >= needed:
+        value = _conformal.group_quantile(scores, groups, (1.0 - false_alarm,))[0]
+    else:
         raise DataError(
-            f"a false-alarm rate of {false_alarm:g} needs at least {math.ceil(1.0 / false_alarm - 1e-9) - 1} {what}, "
-            f"and there are {n}"
+            f"a false-alarm rate of {false_alarm:g} takes at least {needed} groups of frames that are no copies of "
+            f"each other, and there are {n_groups}; rates from {math.ceil(1e3 / (n_groups + 1)) / 1e3:g} on can be told"
         )
-    value = float(np.partition(scores, k - 1)[k - 1])
     if not math.isfinite(value):
         raise DataError(
             f"more than {false_alarm:g} of the {what} hold an element that no other group of frames holds, so that no "
@@ -186,8 +219,8 @@ def auto_threshold(
     """dH from which on something is novel, with a stated rate of false alarms.
 
     Every group of frames is left out in turn and scored by the others; the threshold is the quantile of these scores
-    that the stated share reaches. It holds for frames that are drawn as the groups were. Symmetry copies of a frame are
-    left out with it, and counted once.
+    that the stated share reaches (see `group_quantile`). It holds for frames that are drawn as the groups were.
+    Symmetry copies of a frame are left out with it, and counted once.
 
     Parameters
     ----------
@@ -209,7 +242,12 @@ def auto_threshold(
     ValueError
         If `false_alarm` is not between 0 and 1, or `of` is none of these.
     DataError
-        If there is only one group, or there are too few atoms or frames for that rate.
+        If there is only one group, or there are too few for that rate of frames.
+
+    Warns
+    -----
+    DataWarning
+        If there are too few groups for that rate of atoms to be certain.
     """
     one_of(of, "of", STATISTICS)
     if not (isinstance(false_alarm, int | float) and 0.0 < false_alarm < 1.0):
@@ -217,10 +255,11 @@ def auto_threshold(
     found = reference.leave_out(jobs=jobs)
     counted = found.first_copy[found.frames]
     dh, frames = found.dh[counted], found.frames[counted]
+    groups = found.groups[frames]
     if of == "atom":
-        return quantile_above(dh, false_alarm, "environments")
+        return group_quantile(dh, groups, false_alarm, "atoms")
     starts = np.flatnonzero(np.diff(frames, prepend=-1))
     if of == "max":
-        return quantile_above(np.maximum.reduceat(dh, starts), false_alarm, "frames")
+        return group_quantile(np.maximum.reduceat(dh, starts), groups[starts], false_alarm, "frames")
     sizes = np.diff(np.append(starts, len(dh)))
-    return quantile_above(np.add.reduceat(dh, starts) / sizes, false_alarm, "frames")
+    return group_quantile(np.add.reduceat(dh, starts) / sizes, groups[starts], false_alarm, "frames")

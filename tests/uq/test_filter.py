@@ -14,7 +14,7 @@ from structures import Structure
 from quests_zenn._core.checks import DataError
 from quests_zenn.uq import Reference
 from quests_zenn.uq.filter import FrameFilter, frame_threshold, needed_atoms
-from quests_zenn.uq.thresholds import leave_out, quantile_above
+from quests_zenn.uq.thresholds import group_quantile, leave_out
 
 H = 0.03
 
@@ -145,7 +145,7 @@ def test_rates_of_false_alarms(reference: Reference) -> None:
         statistic = np.sort(by_frame, axis=1)[:, -n]
         flagged = np.count_nonzero(statistic >= threshold)
         assert flagged == 30 - math.ceil(31 * (1.0 - rate) - 1e-9)
-        assert threshold == quantile_above(statistic, rate, "frames")
+        assert threshold == group_quantile(statistic, np.arange(len(statistic)), rate, "frames")
     assert frame_threshold(reference, 0.1) == reference.threshold(0.1, of="max")
     assert frame_threshold(reference, 0.1, of="atom") == reference.threshold(0.1, of="atom")
     assert FrameFilter(reference, false_alarm=0.2).threshold == frame_threshold(reference, 0.2)

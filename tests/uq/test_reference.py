@@ -247,7 +247,7 @@ def test_extended_is_as_if_made_at_once(asked_before: bool, n_more: int) -> None
     np.testing.assert_array_equal(grown.is_novel(asked, 1.0), whole.is_novel(asked, 1.0))
     np.testing.assert_array_equal(grown.x, whole.x)
     np.testing.assert_array_equal(grown.frame_offsets, whole.frame_offsets)
-    assert grown.threshold(0.05) == pytest.approx(whole.threshold(0.05))
+    assert grown.threshold(0.1) == pytest.approx(whole.threshold(0.1))
 
 
 @pytest.mark.parametrize("species", ["none", "blocks", "pairs"])
@@ -298,6 +298,17 @@ def test_environments_extend_as_frames_do() -> None:
         grown.extend(describe(more, **SMALL))
 
 
+def test_a_refused_extension_changes_nothing() -> None:
+    reference = Reference.fit(alloy(3), 0.1, species="pairs", **SMALL)
+    for threshold in (np.nan, "auto"):
+        with pytest.raises(ValueError, match="threshold must be"):
+            reference.extend(alloy(1, "CuAg"), only_new=True, threshold=threshold)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="groups must have shape"):
+        reference.extend(alloy(1, "CuAg"), groups=[1, 2])
+    assert reference.elements == ("Cu", "Zr")
+    assert len(reference) == 96
+
+
 def test_new_elements_are_new() -> None:
     grown = Reference.fit(alloy(3), 0.1, **SMALL)
     before = len(grown)
@@ -326,7 +337,7 @@ def test_a_copy_grows_on_its_own(reference: Reference) -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     reference = Reference.fit(alloy(4), 0.1, species="pairs", groups=["a", "a", "b", "b"], **SMALL)
-    reference.threshold(0.1)
+    reference.threshold(0.4)
     reference.save(tmp_path / "alloy.qref")
     return tmp_path / "alloy.qref"
 
@@ -339,7 +350,7 @@ def test_saved_and_loaded_is_the_same(saved: Path) -> None:
     assert loaded.elements == ("Cu", "Zr")
     assert loaded.groups.tolist() == [0, 0, 1, 1]
     assert loaded.sources == reference.sources
-    assert loaded._thresholds == {(0.1, "atom"): reference.threshold(0.1)}
+    assert loaded._thresholds == {(0.4, "atom"): reference.threshold(0.4)}
     asked = alloy(2, seed=8)
     np.testing.assert_array_equal(loaded.score(asked), reference.score(asked))
     np.testing.assert_array_equal(loaded.is_novel(asked), reference.is_novel(asked))

@@ -14,10 +14,10 @@ from ase.build import bulk
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from quests_zenn import DataError
+from quests_zenn import DataError, DataWarning
 from quests_zenn.descriptors import describe
 from quests_zenn.uq import Reference
-from quests_zenn.uq.thresholds import find_copies, leave_out, merge_copies, quantile_above
+from quests_zenn.uq.thresholds import find_copies, group_quantile, leave_out, merge_copies
 
 SMALL: dict[str, Any] = {"k": 8, "cutoff": 4.0}
 
@@ -135,21 +135,43 @@ def test_large_references_are_sampled_by_whole_groups() -> None:
 
 
 def test_quantiles_are_the_smallest_that_hold() -> None:
-    scores = np.random.default_rng(0).permutation(np.arange(1.0, 100.0))  # 99 of them
+    scores, alone = np.random.default_rng(0).permutation(np.arange(1.0, 100.0)), np.arange(99)
     for rate, k in ((0.5, 50), (0.1, 90), (0.01, 99), (0.02, 98), (0.011, 99)):
-        assert quantile_above(scores, rate, "frames") == math.nextafter(k, math.inf)
-    with pytest.raises(DataError, match="at least 111 frames, and there are 99"):
-        quantile_above(scores, 0.009, "frames")
+        assert group_quantile(scores, alone, rate, "frames") == math.nextafter(k, math.inf)
+    with pytest.raises(DataError, match=r"at least 111 groups.*there are 99; rates from 0\.01 on"):
+        group_quantile(scores, alone, 0.009, "frames")
     scores[:3] = np.inf
-    assert math.isfinite(quantile_above(scores, 0.05, "frames"))
+    assert math.isfinite(group_quantile(scores, alone, 0.05, "frames"))
     with pytest.raises(DataError, match="no other group"):
-        quantile_above(scores, 0.01, "frames")
+        group_quantile(scores, alone, 0.01, "frames")
 
 
-def test_exchangeable_scores_exceed_it_as_often_as_stated() -> None:
+def test_groups_count_alike_whatever_their_size() -> None:
+    scores = np.concatenate([np.zeros(1000), np.arange(1.0, 20.0)])
+    groups = np.concatenate([np.zeros(1000, int), np.arange(1, 20)])
+    # 20 groups and the one to come: 19 of 21 lie at or below the 19th
+    assert group_quantile(scores, groups, 2.0 / 21.0, "frames") == math.nextafter(18.0, math.inf)
+
+
+def test_atoms_of_few_groups_have_a_threshold_and_a_warning() -> None:
+    rng = np.random.default_rng(0)
+    scores, groups = rng.normal(size=1000), np.arange(1000) // 100
+    with pytest.raises(DataError, match="at least 99 groups"):
+        group_quantile(scores, groups, 0.01, "frames")
+    with pytest.warns(DataWarning, match=r"at least 99 groups .* there are 10: up to 0\.1 of the atoms"):
+        found = group_quantile(scores, groups, 0.01, "atoms")
+    assert found == pytest.approx(np.quantile(scores, 0.99), abs=0.1)
+
+
+def test_exchangeable_groups_exceed_it_as_often_as_stated() -> None:
+    """Members of a group are alike: pooling them would promise too much."""
     rng = np.random.default_rng(1)
-    above = [rng.normal() >= quantile_above(rng.normal(size=39), 0.1, "frames") for _ in range(4000)]
-    assert np.mean(above) == pytest.approx(0.1, abs=4.0 * math.sqrt(0.09 / 4000))
+    groups, rates = np.repeat(np.arange(20), 30), []
+    for _ in range(2000):
+        scores = rng.normal(size=21)[:, None] + 0.1 * rng.normal(size=(21, 30))
+        rates.append(np.mean(scores[20] >= group_quantile(scores[:20].ravel(), groups, 0.1, "frames")))
+    error = np.std(rates) / math.sqrt(2000)
+    assert 0.1 - 1.0 / 21.0 - 3.0 * error < np.mean(rates) < 0.1 + 3.0 * error
 
 
 @pytest.mark.parametrize("of", ["atom", "mean", "max"])
@@ -164,7 +186,6 @@ def test_false_alarms_of_new_frames_come_as_often_as_stated(of: str) -> None:
         )
     error = np.std([np.mean(rate) for rate in rates]) / math.sqrt(40)
     assert np.mean(rates) == pytest.approx(0.1, abs=0.01 + 3.0 * error)
-    assert np.mean(rates) > 0.0
 
 
 def test_copies_count_once() -> None:
@@ -189,7 +210,9 @@ def test_groups_raise_the_threshold() -> None:
 def test_thresholds_are_found_anew_after_extending() -> None:
     reference = Reference.fit(rattled(20), 0.03, **SMALL)
     before = reference.threshold(0.1)
-    assert reference.as_threshold("auto") == reference.threshold(0.01)
+    with pytest.warns(DataWarning, match="at least 99 groups"):
+        found = reference.as_threshold("auto")
+    assert found == reference.threshold(0.01)  # told once
     reference.extend(rattled(20, 0.2, 5))
     whole = Reference.fit([*rattled(20), *rattled(20, 0.2, 5)], 0.03, **SMALL)
     assert reference.threshold(0.1) == pytest.approx(whole.threshold(0.1)) != pytest.approx(before)
@@ -220,7 +243,7 @@ def test_bad_requests() -> None:
             reference.threshold(rate)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="of must be one of"):
         reference.threshold(0.1, of="median")
-    with pytest.raises(DataError, match="at least 9 frames, and there are 3"):
+    with pytest.raises(DataError, match=r"at least 9 groups.*there are 3"):
         reference.threshold(0.1, of="mean")
     with pytest.raises(DataError, match="at least two groups"):
         Reference.fit(rattled(1), 0.03).threshold(0.1)
