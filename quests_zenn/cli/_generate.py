@@ -67,9 +67,7 @@ def generate(files: tuple[str, ...], options: dict[str, Any]) -> None:
     journal.unlink(missing_ok=True)
     if options["quiet"]:
         return
-    name, told_time = times.row(jobs)
-    told_time = told_time.replace(", writing", f", walks {times.seconds['walks']:.2f}, writing")
-    _table(files, walks, found, frames, known, options, (name, told_time))
+    _table(files, walks, found, frames, known, options, times.row(jobs))
     known.warn()
     for sentence in told:
         warn(sentence)

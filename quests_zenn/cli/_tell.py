@@ -69,7 +69,7 @@ class Times:
 
     def row(self, jobs: int) -> tuple[str, str]:
         """The last row of a table."""
-        order = ("loading", "reading", "descriptors", "sums", "writing")
+        order = ("loading", "reading", "descriptors", "sums", "walks", "splits", "writing")
         steps = ", ".join(f"{name} {self.seconds[name]:.2f}" for name in order if name in self.seconds)
         return "time", f"{self.total():.2f} s ({steps}; {jobs} threads)"
 
