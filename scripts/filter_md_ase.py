@@ -60,7 +60,9 @@ def main() -> None:
         reference,
         dyn,
         threshold="auto",
-        false_alarm=0.01,  # of frames like those of the training set, one in a hundred is flagged
+        of="atom",
+        false_alarm=0.1,  # of atoms like those of the training set, one in ten is novel; ten groups can tell that
+        min_share=0.3,  # so three in ten in one frame are no accident
         action="record",  # or "stop", or a function of (atoms, report)
         path=options.output,
         resume=options.resume,

@@ -68,8 +68,8 @@ def main() -> None:
             every=100,
             threshold="auto",
             of="atom",
-            false_alarm=0.01,  # of atoms like those of the training set, one in a hundred is novel
-            min_atoms=10,  # so ten of 108 in one frame are no accident
+            false_alarm=0.1,  # of atoms like those of the training set, one in ten is novel; ten groups can tell that
+            min_share=0.3,  # so three in ten in one frame are no accident
             action="stop",
             path=options.output,
         ) as monitor:
