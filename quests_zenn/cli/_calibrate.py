@@ -18,7 +18,8 @@ from quests_zenn.cli import _options, _tell
 from quests_zenn.cli._known import Known, open_known, was_given
 from quests_zenn.cli._source import SCORED, Source, check_outputs
 from quests_zenn.cli._tell import warn
-from quests_zenn.io import plots, plots_uq
+from quests_zenn.descriptors import element_symbols
+from quests_zenn.io import plots_uq
 from quests_zenn.io.frames import read_atoms, stem
 from quests_zenn.io.outputs import write_scored
 from quests_zenn.uq import Reference
@@ -132,7 +133,8 @@ def calibrate(files: tuple[str, ...], options: dict[str, Any]) -> None:
     check_outputs(inputs, options)
     _check_ending(options, SCORED if loaded else (".json",))
     times = _tell.Times()
-    known = open_known(options["reference"], options, times=times)
+    # errors are those of FILE: the reference needs no energies
+    known = open_known(options["reference"], options | {"energy_key": None}, times=times)
     # a bound of another reference is refused before the work
     bound = ErrorBound.load(options["load"], known.reference) if loaded else None
     source = _describe(files, options, known.reference, times)
@@ -310,7 +312,13 @@ class _Run:
         if n_groups < 3:
             warn("with two groups none can be held out: the coverage was not measured")
 
+    def _warn_of_errors(self, errors: FloatArray) -> None:
+        if not errors.any():
+            true, predicted = self.source.pair or ("", "")
+            warn(f"all errors are zero: do {true} and {predicted} hold the same numbers?")
+
     def _warn_of_data(self, data: dict[str, Any]) -> None:
+        self._warn_of_errors(data["errors"])
         if self.source.quantity == "energy" and len(data["errors"]) > 2:
             mean, spread = data["errors"].mean(), data["errors"].std()
             if abs(mean) > _SHIFTED * spread:
@@ -336,7 +344,7 @@ class _Run:
         dh = self.of_frames(bound.statistic) if whole else self.dh
         frames = np.unique(self.frames) if whole else self.frames
         bounds = [bound.bound(dh, level) for level in levels]
-        beyond = bound.extrapolated(dh)
+        beyond, unknown = bound.extrapolated(dh), np.isinf(dh)
         found: list[Coverage] = []
         data: dict[str, Any] = {}
         if source.pair is not None:
@@ -348,15 +356,16 @@ class _Run:
             if data:
                 self._plot_errors(bound, levels, data)
             else:
-                self._plot_bounds(bound, levels, bounds, frames)
+                self._plot_bounds(bound, levels, bounds, frames, beyond)
         shares = (0.5, 0.95, 1.0)
         document = {
             "quantity": bound.quantity, "unit": bound.unit, "statistic": bound.statistic, "coverage": bound.coverage,
             "coverage_meaning": self._meaning(bound), "keys": list(source.pair or ()), "by": source.by,
-            "load": options["load"], "extrapolated": beyond.mean(), "infinite": np.isinf(bounds[0]).mean(),
+            "load": options["load"], "largest_dh": bound.largest_dh, "extrapolated": beyond.mean(),
+            "infinite_dh": unknown.mean(), "infinite": np.isinf(bounds[0]).mean(),
             "levels": [
                 {
-                    "level": level, "mean": values.mean(),
+                    "level": level, "mean": values[np.isfinite(values)].mean() if np.isfinite(values).any() else None,
                     "quantiles": {str(s): q for s, q in zip(shares, _quantiles(values, shares), strict=True)},
                 }
                 for level, values in zip(levels, bounds, strict=True)
@@ -368,7 +377,7 @@ class _Run:
             ("bound", f"{options['load']}: of {bound.quantity} errors, from {made}"),
             ("coverage", f"of {self._meaning(bound)}"),
             *(self._rows_of_errors(data["errors"]) if data else []),
-            ("extrapolated", f"{beyond.mean():.2%} (dH above {bound.largest_dh:.4g} nats)"),
+            ("extrapolated", f"{beyond.mean():.2%} (dH above {bound.largest_dh:.4g} nats: the bound is inf)"),
         ]
         if not self._finish(document, rows):
             return
@@ -384,16 +393,57 @@ class _Run:
                     f"{_percent(result.level):>6}{result.measured:10.1%}{band:>22}{result.mean_width:13.4g}"
                     f"{result.constant_width:11.4g}"
                 )
-        if beyond.any():
-            what = "frames" if whole else "atoms"
-            warn(
-                f"{beyond.sum()} of {len(beyond)} {what} lie beyond the largest dH that calibrated the bound: it stays "
-                "what it was there, and does not hold"
-            )
-        for level, values in zip(levels, bounds, strict=True):
-            if np.isinf(values).all():
-                warn(f"the bound of level {level:g} is infinite: there were too few groups to calibrate it")
+        self._warn_of_use(bound, levels, dh)
+        if data:
+            self._warn_of_errors(data["errors"])
+            self._warn_of_coverage(found)
         self._warn()
+
+    def _warn_of_use(self, bound: ErrorBound, levels: list[float], dh: FloatArray) -> None:
+        """Why bounds are infinite, where they are."""
+        what = "frames" if bound.quantity == "energy" else "atoms"
+        unknown = np.isinf(dh)
+        far = np.count_nonzero(bound.extrapolated(dh) & ~unknown)
+        if far:
+            warn(
+                f"{far} of {len(dh)} {what} lie beyond the largest dH that calibrated the bound: no error is known "
+                "there, and their bound is infinite"
+            )
+        if unknown.any():
+            known = self.known.reference.elements
+            new = [name for name in element_symbols(self.source.environments.numbers) if name not in known]
+            why = f"the reference never saw {', '.join(new)}" if new else "their dH is"
+            warn(f"{np.count_nonzero(unknown)} of {len(dh)} {what} have an infinite bound: {why}")
+            self.remarks = [remark for remark in self.remarks if "never saw" not in remark]  # said just now
+        for level in levels:
+            if math.isinf(bound.factors[bound.levels.index(level)]):
+                name = self.options["load"]
+                warn(
+                    f"level {level:g} takes at least {fewest_groups(level)} groups to calibrate, and {name} was made with "
+                    f"{bound.n_calibration}: it is infinite; calibrate again with more structures"
+                )
+
+    def _warn_of_coverage(self, found: list[Coverage]) -> None:
+        """Coverage of a loaded bound that chance does not explain."""
+        odd = [result for result in found if not result.inside]
+        for size, why, results in (
+            (
+                "less",
+                "the bound does not hold for these structures, which are not drawn as those that calibrated it",
+                [result for result in odd if result.measured < result.band[0]],
+            ),
+            (
+                "more",
+                "these structures err less than those that calibrated the bound, which is too wide for them",
+                [result for result in odd if result.measured > result.band[1]],
+            ),
+        ):
+            told = ", ".join(
+                f"{one.measured:.1%} at level {one.level:g} ({one.band[0]:.1%} to {one.band[1]:.1%} expected)"
+                for one in results
+            )
+            if results:
+                warn(f"{size} is covered than chance explains, {told}: {why}")
 
     def _write(
         self, bound: ErrorBound, levels: list[float], bounds: list[FloatArray], frames: npt.NDArray[Any],
@@ -404,6 +454,10 @@ class _Run:
         whole = bound.quantity == "energy"
         per_atom = [] if whole else [source.of_all_atoms(values) for values in bounds]
         outside = np.bincount(frames, beyond, len(source.lengths)).astype(int)
+        flags = beyond
+        if source.chosen is not None and not whole:
+            flags = np.zeros(sum(source.lengths), bool)
+            flags[source.chosen] = beyond
         place = {int(frame): row for row, frame in enumerate(frames)} if whole else {}
 
         def labelled() -> Iterator[tuple[str, Any]]:
@@ -411,37 +465,42 @@ class _Run:
             atoms_of = (item for spec in source.files for item in read_atoms(spec, options["type_map"]))
             for number, (label, atoms) in enumerate(atoms_of):
                 last = first + len(atoms)
-                for i, name in enumerate(names):
-                    if whole:
-                        atoms.info.pop(name, None)
-                        if number in place:
-                            atoms.info[name] = float(bounds[i][place[number]])
-                    elif last <= len(per_atom[i]):
-                        atoms.arrays[name] = per_atom[i][first:last]
-                if number < len(outside):
+                # what an earlier run may have left
+                for name in (*names, "extrapolated", "n_extrapolated"):
+                    (atoms.info if whole else atoms.arrays).pop(name, None)
+                if whole and number in place:
+                    row = place[number]
+                    atoms.info |= {name: float(bounds[i][row]) for i, name in enumerate(names)}
+                    atoms.info["extrapolated"] = bool(beyond[row])
+                elif not whole and last <= len(flags):
+                    atoms.arrays |= {name: per_atom[i][first:last] for i, name in enumerate(names)}
+                    atoms.arrays["extrapolated"] = flags[first:last]
                     atoms.info["n_extrapolated"] = int(outside[number])
                 first = last
                 yield label, atoms
 
         notes = {"dH_scope": self.known.scope, "dH_bandwidth": self.known.reference.bandwidth}
         notes |= {f"dH_{name}": getattr(self.known.reference, name) for name in ("k", "cutoff", "species")}
-        notes |= {"bound_coverage": bound.coverage}
+        notes |= {"bound_coverage": bound.coverage, "bound_beyond": "extrapolated: no error is known, the bound is inf"}
+        if math.isfinite(bound.largest_dh):
+            notes["bound_largest_dH"] = bound.largest_dh
         write_scored(
             options["output"], labelled(), source.of_all_atoms(self.dh), options["overwrite"], notes=notes
         )  # fmt: skip
 
     def _plot_bounds(
-        self, bound: ErrorBound, levels: list[float], bounds: list[FloatArray], frames: npt.NDArray[Any]
-    ) -> None:
-        """Bounds along the frames: of forces the largest of each."""
+        self, bound: ErrorBound, levels: list[float], bounds: list[FloatArray], frames: npt.NDArray[Any],
+        beyond: npt.NDArray[np.bool_],
+    ) -> None:  # fmt: skip
+        """Bounds along the frames: of forces the largest of each, where all its atoms have one."""
         starts = np.flatnonzero(np.diff(frames, prepend=-1))
-        lines = []
-        for level, values in zip(levels, bounds, strict=True):
-            shown = np.where(np.isfinite(values), values, np.nan)
-            lines.append((_percent(level), frames[starts].astype(float), np.fmax.reduceat(shown, starts), None))
+        largest = [np.maximum.reduceat(values, starts) for values in bounds]
         what = "largest bound of a frame" if bound.quantity == "force" else "bound of the energy error"
-        plots.plot_lines(
-            self.options["plot_file"], lines, x_label="frame", y_label=f"{what} ({bound.unit})",
+        plots_uq.plot_bounds(
+            self.options["plot_file"], frames[starts],
+            list(zip(map(_percent, levels), largest, strict=True)),
+            np.add.reduceat(beyond.astype(float), starts) / np.diff(np.append(starts, len(beyond))),
+            y_label=f"{what} ({bound.unit})", of="atoms" if bound.quantity == "force" else "frames",
             title=self._title(), overwrite=self.options["overwrite"],
         )  # fmt: skip
 
@@ -455,7 +514,8 @@ class _Run:
         if len(finite) == 0:
             raise DataError(f"{', '.join(self.source.files)}: dH is infinite everywhere: no plot")
         low, high = finite.min(), finite.max()
-        at = np.union1d(np.linspace(low, high, 500), bound.nodes[(bound.nodes > low) & (bound.nodes < high)])
+        corners = np.append(bound.nodes, bound.largest_dh)
+        at = np.union1d(np.linspace(low, high, 500), corners[(corners > low) & (corners < high)])
         of = "" if bound.quantity == "force" else f"{bound.statistic} of the frame, "
         plots_uq.plot_calibration(
             self.options["plot_file"], dh=data["dh"], errors=np.abs(data["errors"]), at=at,
@@ -520,7 +580,8 @@ def _told(check: SplitCheck) -> dict[str, Any]:
 
 def _told_once(result: Coverage) -> dict[str, Any]:
     """Coverage of a loaded bound, for the document."""
-    return {name: getattr(result, name) for name in Coverage.__dataclass_fields__} | {"measured": result.measured}
+    found = {name: getattr(result, name) for name in Coverage.__dataclass_fields__}
+    return found | {"measured": result.measured, "inside": result.inside}
 
 
 def _print_checks(checks: list[SplitCheck], bound: ErrorBound) -> None:
@@ -554,6 +615,8 @@ def _print_bound(bound: ErrorBound, dh: FloatArray) -> None:
     shares = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
     at = np.unique(_quantiles(finite, shares))
     click.echo(f"\nthe bound from all groups ({bound.unit}), at dH =")
-    click.echo(f"{'level':>6}" + "".join(f"{value:10.4g}" for value in at))
-    for level in bound.levels:
-        click.echo(f"{_percent(level):>6}" + "".join(f"{value:10.4g}" for value in bound.bound(at, level)))
+    lines = [("level", at), *((_percent(level), bound.bound(at, level)) for level in bound.levels)]
+    cells = [(name, [f"{value:.4g}" for value in values]) for name, values in lines]
+    width = max(10, *(len(cell) + 2 for _, line in cells for cell in line))  # -2.247e-09 has ten
+    for name, line in cells:
+        click.echo(f"{name:>6}" + "".join(f"{cell:>{width}}" for cell in line))

@@ -76,7 +76,8 @@ class Share(click.ParamType):
 )
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(),
-    help="Where to write the bound (.json); with --load, the frames with dH and bound per atom (.xyz).",
+    help="Where to write the bound (.json); with --load, the frames (.xyz) with dH and bound per atom, which is inf "
+    "beyond all dH that calibrated it.",
 )  # fmt: skip
 @click.option(
     "--bandwidth", "bandwidths", type=_options.Bandwidths(), multiple=True, metavar="NUMBER|auto",
@@ -120,6 +121,15 @@ def _check_usage(options: dict[str, Any]) -> None:
         raise click.UsageError(
             "say where frames keep what was predicted: --predicted-key for forces, or --predicted-energy-key"
         )
+    for what, true, predicted in (
+        ("forces", options["forces_key"] or "forces", options["predicted_key"]),
+        ("energies", options["energy_key"] or "energy", options["predicted_energy_key"]),
+    ):
+        if true == predicted:
+            raise click.UsageError(
+                f"true and predicted {what} have the same key, {true!r}, so that all errors would be zero; "
+                f"--{'forces' if what == 'forces' else 'energy'}-key names the true ones"
+            )
     if options["forces_key"] is not None and not forces:
         raise click.UsageError("--forces-key goes with --predicted-key")
     if options["energy_key"] is not None and not energies:

@@ -52,22 +52,24 @@ def plot_calibration(
     at : (m,)
         dH at which the bounds are given, ascending.
     bounds : sequence of (label, values (m,))
-        Infinite ones are not drawn.
+        Drawn where they are finite.
     largest : float
-        dH beyond which the bounds are extrapolations.
+        dH beyond which there is no bound.
     coverages : sequence of MeasuredCoverage
-        Drawn in a panel of their own, if there are any.
+        Each is drawn in a panel of its own, one below the other.
 
     Raises
     ------
     DataError, MissingExtraError
         See `quests_zenn.io.plots.check_plot`.
     """
-    figure = _figure(path, overwrite, (10.0, 4.2) if coverages else (6.4, 4.2))
     if coverages:
-        left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-        _coverages(right, coverages)
+        figure = _figure(path, overwrite, (10.0, max(4.2, 1.4 * len(coverages))))
+        grid = figure.add_gridspec(len(coverages), 2, width_ratios=[3, 2])
+        left = figure.add_subplot(grid[:, 0])
+        _coverages(figure, grid, coverages)
     else:
+        figure = _figure(path, overwrite, (6.4, 4.2))
         left = figure.subplots()
     known = np.flatnonzero(np.isfinite(dh))
     known = known[:: max(1, -(-len(known) // MOST_POINTS))]
@@ -78,10 +80,16 @@ def plot_calibration(
     shown = np.maximum(errors[known], floor)
     left.scatter(dh[known], shown, s=size, color="0.6", lw=0, alpha=0.6, rasterized=True, label="errors")
     for number, (label, values) in enumerate(bounds):
-        if np.isfinite(values).all():
-            left.plot(at, np.maximum(values, floor), color=f"C{number}", lw=1.6, label=label)
+        finite = np.isfinite(values)
+        if finite.any():
+            drawn = np.where(finite, np.maximum(values, floor), np.nan)
+            left.plot(at, drawn, color=f"C{number}", lw=1.6, label=label)
     if at[-1] > largest:
-        left.axvspan(largest, at[-1], color="0.9", zorder=0, label="beyond what calibrated it")
+        # hatched, and with an edge: seen as a patch in the legend as well
+        left.axvspan(
+            max(largest, at[0]), at[-1], facecolor="0.93", edgecolor="0.7", hatch="///", lw=0.6, zorder=0,
+            label="no bound: beyond all that calibrated it",
+        )  # fmt: skip
     if shown.max() > 10.0 * shown.min():
         left.set_yscale("log")
         left.set_ylim(bottom=0.8 * floor)
@@ -92,23 +100,88 @@ def plot_calibration(
         left.xaxis.set_major_formatter("{x:g}")
     left.set_xlabel(x_label)
     left.set_ylabel(y_label)
-    left.legend(frameon=False, fontsize=8, loc="lower right")
+    left.legend(framealpha=0.9, edgecolor="none", fontsize=8, loc="lower right", markerscale=2.0)
     left.set_title(title, fontsize=10)
     _save(figure, path, overwrite)
 
 
-def _coverages(axes: Any, coverages: Sequence[MeasuredCoverage]) -> None:
+def _coverages(figure: Any, grid: Any, coverages: Sequence[MeasuredCoverage]) -> None:
+    """A histogram for each level: side by side in one panel they would hide each other."""
     low = min(min(float(one.measured.min()), one.band[0]) for one in coverages)
     bins = np.linspace(low - 0.01, 1.005, 41)
+    first = axes = None
     for number, one in enumerate(coverages):
-        color = f"C{number}"
-        axes.axvspan(*one.band, color=color, alpha=0.12, lw=0)
+        axes = figure.add_subplot(grid[number, 1], sharex=first)
+        first = axes if first is None else first
+        axes.axvspan(
+            *one.band, facecolor="0.9", edgecolor="0.6", lw=0.6, zorder=0, label="where 95% of the splits should lie"
+        )
         axes.hist(
-            one.measured, bins=bins, color=color, alpha=0.6, label=f"{one.label}: mean {one.measured.mean():.1%}",
+            one.measured, bins=bins, color=f"C{number}", alpha=0.8,
             weights=np.full(len(one.measured), 1.0 / len(one.measured)),
         )  # fmt: skip
-        axes.axvline(one.level, color=color, lw=1.2, ls="--")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
-    axes.set_title("dashed: level; shaded: room for 95%", fontsize=10)
-    axes.set_xlabel("coverage on held-out structures")
-    axes.set_ylabel("share of the splits")
+        axes.axvline(one.level, color="k", lw=1.2, ls="--", label="level")
+        axes.set_title(f"{one.label}: mean coverage {one.measured.mean():.1%}", fontsize=9, loc="left")
+        axes.set_ylabel("share of splits")
+        axes.tick_params(labelbottom=one is coverages[-1])
+    if first is not None and axes is not None:
+        handles, labels = first.get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside upper right", ncols=2)
+        axes.set_xlabel("coverage on held-out structures")
+
+
+def plot_bounds(
+    path: str | os.PathLike[str],
+    frames: npt.NDArray[np.int64],
+    bounds: Sequence[tuple[str, npt.NDArray[np.float64]]],
+    beyond: npt.NDArray[np.float64],
+    *,
+    y_label: str,
+    of: str = "atoms",
+    title: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Bounds along the frames, and how much of each frame has none.
+
+    Parameters
+    ----------
+    path : str or path
+        Ends in .png, .pdf or .svg.
+    frames : (n,)
+        Their numbers.
+    bounds : sequence of (label, values (n,))
+        Where one is infinite the line is broken.
+    beyond : (n,)
+        Share of each frame that lies beyond all that calibrated the bound; drawn below, if there is any.
+    of : str
+        Of what: atoms, or whole frames.
+
+    Raises
+    ------
+    DataError, MissingExtraError
+        See `quests_zenn.io.plots.check_plot`.
+    """
+    figure = _figure(path, overwrite, (6.4, 4.2))
+    if beyond.any():
+        top, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        lower.bar(frames, beyond, width=1.0, color="0.5", lw=0)
+        lower.set_ylim(0.0, 1.0)
+        lower.set_ylabel("share")
+        lower.set_title(f"{of} without a bound: beyond all that calibrated it", fontsize=9, loc="left")
+    else:
+        top = lower = figure.subplots()
+    # between two gaps there is no line, but a point
+    marker, size = ("o", 3.0) if len(frames) < 60 else (".", 2.0)
+    for number, (label, values) in enumerate(bounds):
+        shown = np.where(np.isfinite(values), values, np.nan)
+        top.plot(frames, shown, color=f"C{number}", lw=1.3, marker=marker, ms=size, label=label)
+    if not any(np.isfinite(values).any() for _, values in bounds):
+        top.text(0.5, 0.5, "no frame has a finite bound", ha="center", va="center", transform=top.transAxes)
+        top.set_yticks([])
+    else:
+        top.set_ylim(bottom=0.0)
+    top.set_ylabel(y_label)
+    top.legend(framealpha=0.9, edgecolor="none", fontsize=8)
+    top.set_title(title, fontsize=10)
+    lower.set_xlabel("frame")
+    _save(figure, path, overwrite)

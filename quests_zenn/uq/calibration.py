@@ -162,7 +162,7 @@ class ErrorBound:
     n_train, n_calibration : int
         Number of groups for sigma, and for q.
     largest_dh : float, nats
-        Largest finite dH among all of these. Beyond it a bound is an extrapolation.
+        Largest finite dH among all of these. Beyond it there is no bound.
     reference : dict or None
         What the dH refer to; see `require`.
     """
@@ -299,7 +299,7 @@ class ErrorBound:
         scores = as_scores(np.atleast_1d(dh))
         return np.where(np.isfinite(scores), np.interp(scores, self.nodes, self.widths), math.inf)
 
-    def bound(self, dh: npt.ArrayLike, level: float | None = None) -> FloatArray:
+    def bound(self, dh: npt.ArrayLike, level: float | None = None, *, extrapolate: bool = False) -> FloatArray:
         """Upper bound of the magnitude of the error for each dH.
 
         Parameters
@@ -308,12 +308,14 @@ class ErrorBound:
             Given the reference that the bound was made with.
         level : float, optional
             One of `levels`; the lowest by default.
+        extrapolate : bool
+            Whether the bound beyond `largest_dh` stays what it was there, which no error backs, instead of being inf.
 
         Returns
         -------
         numpy.ndarray, shape (n,), eV/Å or eV/atom
-            inf where dH is, and everywhere where there were too few groups for the level. Beyond `largest_dh` the bound
-            stays what it was there, and holds for nothing; see `extrapolated`.
+            inf beyond `largest_dh` (see `extrapolated`), and everywhere where there were too few groups for the level.
+            inf where dH is, whatever `extrapolate` says.
 
         Raises
         ------
@@ -323,10 +325,11 @@ class ErrorBound:
         factor = self.factors[self._index(level)]
         scores = as_scores(np.atleast_1d(dh))
         # beyond any distance there is no bound, even where all errors seen were zero
-        return np.where(np.isfinite(scores), np.interp(scores, self.nodes, self.widths) * factor, math.inf)
+        known = np.isfinite(scores) if extrapolate else ~self.extrapolated(scores)
+        return np.where(known, np.interp(scores, self.nodes, self.widths) * factor, math.inf)
 
     def extrapolated(self, dh: npt.ArrayLike) -> Mask:
-        """Whether each dH (n,) lies beyond all that calibrated the bound, so that the bound is not backed by data."""
+        """Whether each dH (n,) lies beyond all that calibrated the bound, so that no error is known there."""
         return as_scores(np.atleast_1d(dh)) > self.largest_dh
 
     def evaluate(
@@ -338,14 +341,18 @@ class ErrorBound:
         frames: npt.ArrayLike | None = None,
         level: float | None = None,
     ) -> Coverage:
-        """Coverage and width on structures with known errors that had no part in the bound. Arguments as in `fit`."""
+        """Coverage and width on structures with known errors that had no part in the bound. Arguments as in `fit`.
+
+        Beyond `largest_dh` the bound is taken for what it was there (``extrapolate=True``): one that is infinite covers
+        all, and would hide that it fails.
+        """
         rows, _ = _rows(dh, errors, groups, frames, self.coverage, self.quantity)
         return self._evaluate(rows, np.ones(rows.n_groups, bool), self._index(level))
 
     def _evaluate(self, rows: Rows, test: Mask, index: int) -> Coverage:
         chosen, frames = test[rows.group], test[rows.frame_group]
         dh, group = rows.dh[chosen], rows.group[chosen]
-        bound = self.bound(dh, self.levels[index])
+        bound = self.bound(dh, self.levels[index], extrapolate=True)
         covered = np.ones(len(rows.dh), bool)
         covered[chosen] = rows.errors[chosen] <= bound
         whole = np.logical_and.reduceat(covered, rows.starts)[frames]
@@ -731,7 +738,8 @@ def check_coverage(
         asked += np.bincount(where, weights, 4)
         for i in range(len(levels)):
             found[i].append(bound._evaluate(rows, test, i))
-            for j, limits in enumerate((bound.bound(rows.dh, levels[i]), np.full(len(rows.dh), bound.constants[i]))):
+            own = bound.bound(rows.dh, levels[i], extrapolate=True)
+            for j, limits in enumerate((own, np.full(len(rows.dh), bound.constants[i]))):
                 excess = np.where(np.isfinite(rows.dh), rows.errors - limits, 0.0)
                 within = rows.items(coverage, excess)[chosen] <= 0.0
                 hits[i, j] += np.bincount(where, weights * within, 4)

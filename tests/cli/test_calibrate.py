@@ -17,6 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from click.testing import CliRunner
 
+from quests_zenn.cli._calibrate import _print_bound
 from quests_zenn.cli.main import main
 from quests_zenn.uq import ErrorBound, Reference, check_coverage
 
@@ -251,6 +252,18 @@ def test_reference_from_frames_and_its_parameters() -> None:
     refused("cold.qref: was made with k 32, and --k 8 asks for another", "test.xyz", *KNOWN, *KEYS, "--k", 8)
 
 
+def test_reference_needs_no_labels() -> None:
+    frames = read("cold.xyz", ":")
+    for atoms in frames:
+        atoms.info.clear()
+        del atoms.arrays["REF_forces"], atoms.arrays["MACE_forces"]
+    write("bare.xyz", frames)
+    args = ("--bandwidth", H, "--splits", 3)
+    for keys in (KEYS, ENERGIES):
+        bare = document("test.xyz", "--reference", "bare.xyz", *keys, *args)
+        assert bare["results"] == document("test.xyz", *KNOWN, *keys, "--splits", 3)["results"]
+
+
 def test_selected_atoms_count() -> None:
     found = document("test.xyz", *KNOWN, *KEYS, "--splits", 3, "--select", "0:8")
     assert found["n_environments"] == 480
@@ -283,10 +296,38 @@ def test_warnings() -> None:
     for atoms in silver[::2]:
         atoms.symbols[0] = "Ag"
     write("silver.xyz", silver)
+    assert "errors are zero" not in err
     out, err = run("silver.xyz", "--reference", "blocks.qref", *KEYS, "--splits", 3)
     assert "the reference never saw Ag" in err
     assert "inf" not in out
     assert run("silver.xyz", "--reference", "blocks.qref", *KEYS, "--splits", 3, "--quiet") == ("", "")
+
+
+def test_errors_that_are_all_zero() -> None:
+    frames = read("test.xyz", ":")
+    for atoms in frames:
+        atoms.arrays["MACE_forces"] = atoms.arrays["REF_forces"]
+        atoms.info["MACE_energy"] = atoms.info["REF_energy"]
+    write("same.xyz", frames)
+    args = (*KNOWN, "--splits", 3)
+    _, err = run("same.xyz", *args, *KEYS, "-o", "zero.json")
+    assert "all errors are zero: do REF_forces and MACE_forces hold the same numbers?" in err
+    assert "do REF_energy and MACE_energy hold the same numbers?" in run("same.xyz", *args, *ENERGIES)[1]
+    assert "all errors are zero" in run("same.xyz", "--load", "zero.json", *KNOWN, *KEYS)[1]
+    assert "all errors are zero" not in run("test.xyz", "--load", "zero.json", *KNOWN, *KEYS)[1]
+
+
+def test_columns_stay_apart() -> None:
+    """Numbers such as -2.247e-09 have ten characters."""
+    dh = np.array([-1e-2, -5.054e-3, -2.247e-9, -1.5e-4, 1.0])
+    bound = ErrorBound.fit(dh, np.full(5, 0.1), np.arange(5), level=0.5)
+    with CliRunner().isolation() as (out, *_):
+        _print_bound(bound, dh)
+        lines = out.getvalue().decode().splitlines()[-2:]
+    head, values = (line.split() for line in lines)
+    assert "-2.247e-09" in head
+    assert len(head) == len(values) > 4
+    np.testing.assert_allclose([float(value) for value in values[1:]], 0.1)
 
 
 # --- a bound is used --------------------------------------------------------------------------------------------------
@@ -313,14 +354,27 @@ def test_frames_with_their_bounds(bound: ErrorBound) -> None:
     beyond = bound.extrapolated(dh)
     assert beyond[-32:].sum() > 10
     assert [atoms.info["n_extrapolated"] for atoms in frames] == beyond.reshape(-1, 32).sum(axis=1).tolist()
+    flags = np.concatenate([atoms.arrays["extrapolated"] for atoms in frames])
+    assert flags.dtype == bool
+    np.testing.assert_array_equal(flags, beyond)
+    assert np.isinf(frames[-1].arrays["force_bound_90"][flags[-32:]]).all()
+    assert np.isfinite(frames[-1].arrays["force_bound_90"][~flags[-32:]]).all()
+    assert frames[0].info["bound_largest_dH"] == pytest.approx(bound.largest_dh)
+    assert "the bound is inf" in frames[0].info["bound_beyond"]
     assert frames[0].info["bound_coverage"] == "atom"
     assert frames[0].info["dH_bandwidth"] == H
     assert "MACE_forces" in frames[0].arrays
     found = json.loads(Path("found.json").read_text(encoding="utf-8"))
     assert found["extrapolated"] == pytest.approx(beyond.mean())
     assert found["results"] == []
-    assert found["levels"][1]["quantiles"]["1.0"] == pytest.approx(bound.bound(dh, 0.95).max())
+    assert found["levels"][1]["quantiles"] == {
+        "0.5": pytest.approx(np.quantile(bound.bound(dh, 0.95), 0.5, method="lower")), "0.95": None, "1.0": None,
+    }  # fmt: skip
+    assert found["levels"][1]["mean"] == pytest.approx(bound.bound(dh, 0.95)[~beyond].mean())
+    assert (found["infinite_dh"], found["infinite"]) == (0.0, found["extrapolated"])
     assert f"warning: {beyond.sum()} of {len(dh)} atoms lie beyond the largest dH" in err
+    assert "too few groups" not in err
+    assert "never saw" not in err
     assert "extrapolated" in out
     only = document(*args, "--level", 0.95)
     assert [level["level"] for level in only["levels"]] == [0.95]
@@ -328,6 +382,8 @@ def test_frames_with_their_bounds(bound: ErrorBound) -> None:
     run(*args, "-o", "some.xyz", "--select", "0:4", "--quiet", "--level", 0.9)
     some = read("some.xyz", ":")[0]
     assert np.isfinite(some.arrays["force_bound_90"]).sum() == 4
+    some = read("some.xyz", "-1")
+    np.testing.assert_array_equal(some.arrays["extrapolated"], flags[-32:] & (np.arange(32) < 4))
     assert "force_bound_95" not in some.arrays
 
 
@@ -340,10 +396,53 @@ def test_a_bound_is_tried_on_new_frames(bound: ErrorBound) -> None:
         assert result["measured"] == pytest.approx(expected.measured)
         assert result["band"] == list(expected.band)
         assert result["n_groups"] == 10
-    out, _ = run(*args, *KEYS)
+    out, err = run(*args, *KEYS)
+    assert "chance" not in err
+    assert found["results"][0]["inside"] is True
     assert re.search(rf"^ +90% +{found['results'][0]['measured']:.1%} ", out, re.M)
     assert document(*args, *KEYS, "--by", "amplitude")["results"][0]["n_groups"] == 2
     refused("bound.json: is a bound of force errors, and the keys given are of energies", *args, *ENERGIES)
+
+
+@pytest.mark.parametrize(("factor", "sentence"), [(5.0, "less is covered than chance"), (0.05, "more is covered than")])
+def test_coverage_that_chance_does_not_explain(factor: float, sentence: str) -> None:
+    frames = [crystal(0.03 + 0.004 * (seed % 40), seed) for seed in range(100, 160)]
+    for atoms in frames:
+        true = atoms.arrays["REF_forces"]
+        atoms.arrays["MACE_forces"] = true + factor * (atoms.arrays["MACE_forces"] - true)
+    write("other.xyz", frames)
+    run("test.xyz", *KNOWN, *KEYS, "-o", "bound.json", "--splits", 1, "--quiet", "--level", 0.5)
+    args = ("other.xyz", "--load", "bound.json", *KNOWN, *KEYS)
+    _, err = run(*args)
+    first = document(*args)["results"][0]
+    assert not first["inside"]
+    low, high = first["band"]
+    assert re.search(f"{sentence}.* {first['measured']:.1%} at level 0.5 \\({low:.1%} to {high:.1%} expected\\)", err)
+    assert len(re.findall("is covered than chance", err)) == 1
+
+
+def test_a_bound_fails_in_the_table_where_it_is_infinite_in_the_file(bound: ErrorBound) -> None:
+    """Infinite bounds would cover all, and hide that the largest one calibrated does not."""
+    hot = [crystal(0.8, seed) for seed in range(10)]
+    write("hot.xyz", hot)
+    found = document("hot.xyz", "--load", "bound.json", *KNOWN, *KEYS)
+    assert found["extrapolated"] > 0.9
+    assert found["results"][0]["measured"] < 0.5
+    assert "less is covered" in run("hot.xyz", "--load", "bound.json", *KNOWN, *KEYS)[1]
+
+
+def test_elements_that_the_reference_never_saw(bound: ErrorBound) -> None:
+    mixed = crystal(0.05, 3)
+    mixed.symbols[:5] = "Ta"
+    write("mixed.xyz", mixed)
+    _, err = run("mixed.xyz", "--load", "bound.json", *KNOWN, "-o", "bounded.xyz")
+    assert "5 of 32 atoms have an infinite bound: the reference never saw Ta" in err
+    assert err.count("never saw") == 1
+    assert "groups" not in err
+    assert "largest dH" not in err
+    written = read("bounded.xyz").arrays
+    np.testing.assert_array_equal(np.isinf(written["force_bound_90"]), np.arange(32) < 5)
+    np.testing.assert_array_equal(written["extrapolated"], np.arange(32) < 5)
 
 
 def test_energy_bounds_in_frames() -> None:
@@ -353,7 +452,14 @@ def test_energy_bounds_in_frames() -> None:
     frames = read("bounded.xyz", ":")
     expected = ErrorBound.load("energy.json").bound(Reference.load("cold.qref").score_frames(frames).max, 0.9)
     np.testing.assert_allclose([atoms.info["energy_bound_90"] for atoms in frames], expected)
+    assert [atoms.info["extrapolated"] for atoms in frames] == [False] * 5
     assert "force_bound_90" not in frames[0].arrays
+    assert "extrapolated" not in frames[0].arrays
+    write("hot.xyz", [crystal(0.5, 7), read("test.xyz")])
+    _, err = run("hot.xyz", *args[1:], "-o", "hot_bounded.xyz")
+    assert "1 of 2 frames lie beyond" in err
+    assert [atoms.info["extrapolated"] for atoms in read("hot_bounded.xyz", ":")] == [True, False]
+    assert np.isinf(read("hot_bounded.xyz", "0").info["energy_bound_90"])
     found = document(*args, *ENERGIES)
     assert found["results"][0]["n_rows"] == 5
     out, _ = run(*args)
@@ -372,7 +478,8 @@ def test_bounds_of_another_reference_are_refused(bound: ErrorBound) -> None:
 def test_infinite_bounds_are_told() -> None:
     run("few.xyz", *KNOWN, *KEYS, "-o", "few.json", "--splits", 1, "--quiet")
     _, err = run("few.xyz", "--load", "few.json", *KNOWN, "-o", "bounded.xyz")
-    assert "the bound of level 0.95 is infinite: there were too few groups" in err
+    assert "level 0.95 takes at least 19 groups to calibrate, and few.json was made with 9: it is infinite" in err
+    assert "level 0.9 takes" not in err
     assert np.isinf(read("bounded.xyz").arrays["force_bound_95"]).all()
 
 
@@ -392,7 +499,19 @@ def test_figures(bound: ErrorBound) -> None:
     assert "coverage on held-out structures" not in tried
     assert "force error (eV/Å)" in made
     assert "bound, 95% per atom" in tried
-    assert "largest bound of a frame" in Path("bounds.svg").read_text(encoding="utf-8")
+    for label in ("where 95% of the splits should lie", "90%: mean coverage", "95%: mean coverage"):
+        assert label in made
+    plain = Path("bounds.svg").read_text(encoding="utf-8")
+    assert "largest bound of a frame" in plain
+    write("hot.xyz", [crystal(0.03, 5), crystal(0.4, 5)])
+    run("hot.xyz", "--load", "bound.json", *KNOWN, "--quiet", "--plot", "hot.svg")
+    run("hot.xyz", "--load", "bound.json", *KNOWN, *KEYS, "--quiet", "--plot", "hot_tried.svg")
+    assert "atoms without a bound" in Path("hot.svg").read_text(encoding="utf-8")
+    assert "no bound: beyond all that calibrated it" in Path("hot_tried.svg").read_text(encoding="utf-8")
+    assert "no bound" not in made
+    write("only.xyz", crystal(0.4, 5))
+    run("only.xyz", "--load", "bound.json", *KNOWN, "--quiet", "--plot", "only.svg")
+    assert "no frame has a finite bound" in Path("only.svg").read_text(encoding="utf-8")
     assert Path("few.png").stat().st_size > 10_000
     Reference.fit([crystal(0.04, 1)], H, species="blocks").save("blocks.qref")
     gold = [crystal(0.04, seed, "Au") for seed in range(4)]
@@ -457,6 +576,10 @@ def test_outputs_are_judged_before_the_work() -> None:
         ((*KEYS, "--level", "1.0"), "is not a number between 0 and 1"),
         ((*KEYS, "--test-share", "x"), "is not a number between 0 and 1"),
         ((*KEYS, "--splits", "0"), "Invalid value for '--splits'"),
+        (("--predicted-key", "forces"), "true and predicted forces have the same key, 'forces'"),
+        (("--forces-key", "F", "--predicted-key", "F"), "the same key, 'F', so that all errors would be zero"),
+        (("--predicted-energy-key", "energy"), "true and predicted energies have the same key, 'energy'"),
+        (("--load", "b.json", "--predicted-key", "forces"), "--forces-key names the true ones"),
         (("--load", "b.json", "--splits", "3"), "--splits has no effect on a bound that is loaded"),
         (("--load", "b.json", "--train-share", "0.3"), "--train-share has no effect"),
         (("--load", "b.json", "--coverage", "atom"), "--coverage has no effect"),

@@ -202,14 +202,19 @@ def test_bound_is_what_it_says() -> None:
     assert (np.diff(bound.nodes) > 0.0).all()
     assert (np.diff(bound.widths) >= 0.0).all()
     assert bound.widths[0] > 0.0
-    at = np.linspace(-10.0, 40.0, 300)
+    at = np.linspace(-10.0, bound.largest_dh, 300)
     np.testing.assert_allclose(bound.bound(at, 0.95), bound.factors[1] * np.interp(at, bound.nodes, bound.widths))
     np.testing.assert_array_equal(bound.bound(at), bound.bound(at, 0.8))
     assert (bound.bound(at, 0.95) > bound.bound(at, 0.8)).all()
     assert (np.diff(bound.bound(at)) >= 0.0).all()
     for seed in range(8):
         assert ErrorBound.fit(**data, rng=seed).largest_dh == bound.largest_dh == data["dh"].max()
-    np.testing.assert_array_equal(bound.extrapolated([bound.largest_dh, bound.largest_dh + 1e-9]), [False, True])
+    edge = [bound.largest_dh, bound.largest_dh + 1e-9, np.inf]
+    np.testing.assert_array_equal(bound.extrapolated(edge), [False, True, True])
+    # no error is known beyond; what it was at the edge is told on demand, and never where dH is infinite
+    np.testing.assert_array_equal(np.isinf(bound.bound(edge)), [False, True, True])
+    np.testing.assert_array_equal(np.isinf(bound.bound(edge, extrapolate=True)), [False, False, True])
+    assert bound.bound(edge, extrapolate=True)[1] == bound.bound(edge)[0]
     assert bound.unit == "eV/Å"
     assert "0.8, 0.95 per atom, from 15 + 45 groups" in repr(bound)
 
@@ -270,7 +275,10 @@ def test_evaluate_counts_structures_alike() -> None:
     assert found.frame == pytest.approx(2 / 3)
     assert found.measured == found.atom
     assert found.extrapolated == pytest.approx(1 / 3)
-    assert found.mean_width == pytest.approx((2.0 * limit + float(bound.bound([1e4])[0])) / 3)
+    held = float(bound.bound([1e4], extrapolate=True)[0])
+    assert found.mean_width == pytest.approx((2.0 * limit + held) / 3)
+    far = np.where(dh > 1e3, 2.0 * held, errors)  # beyond all that calibrated it a bound can fail
+    assert bound.evaluate(dh, far, groups).atom == pytest.approx((0.75 + 1.0) / 3)
     assert found.median_width == pytest.approx(limit)
     assert found.constant_width == bound.constants[0]
     assert (found.n_groups, found.n_frames, found.n_rows) == (3, 3, 7)
@@ -309,6 +317,7 @@ def test_constant_dh_ties_and_zero_errors() -> None:
     flat = ErrorBound.fit(np.full(len(data["dh"]), -1.5), data["errors"], data["groups"])
     assert len(flat.nodes) == 1
     assert flat.bound([-9.0, 9.0])[0] == pytest.approx(flat.constants[0])
+    assert math.isinf(flat.bound([9.0])[0])
     zero = ErrorBound.fit(data["dh"], np.zeros(len(data["dh"])), data["groups"])
     np.testing.assert_array_equal(zero.bound([-3.0, np.inf]), [0.0, np.inf])
     assert zero.evaluate(**data).atom == np.mean(data["errors"] == 0.0)
