@@ -231,7 +231,7 @@ class Reference:
         """
         threshold = finite(threshold, "threshold")
         if isinstance(frames, Environments):
-            self.require(k=frames.k, cutoff=frames.cutoff, species=frames.species, of="these environments")
+            self.require(k=frames.k, cutoff=frames.cutoff, species=frames.species, who="the environments have")
             env = frames
             sources: list[dict[str, Any]] = [
                 {"name": "memory", "n_frames": len(env.frame_offsets) - 1, "n_environments": len(env)}
@@ -508,7 +508,7 @@ class Reference:
     def _environments(self, frames: FrameSource | Environments, jobs: int | None) -> Environments:
         if not isinstance(frames, Environments):
             return self.describe(frames, jobs=jobs)
-        self.require(k=frames.k, cutoff=frames.cutoff, species=frames.species, of="these environments")
+        self.require(k=frames.k, cutoff=frames.cutoff, species=frames.species, who="the environments have")
         return frames
 
     def _rows(self, env: Environments) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.float64] | None]:
@@ -621,7 +621,7 @@ class Reference:
                 as_matrix(reference.x, "x")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{name}: its parts do not fit together ({error}); make it again") from error
-        reference.require(**expected, of=f"{name}")
+        reference.require(**expected, of=name)
         return reference
 
     @classmethod
@@ -652,8 +652,10 @@ class Reference:
         }
         return reference
 
-    def require(self, *, of: str = "what was asked for", **expected: Any) -> None:
+    def require(self, *, of: str = "the reference", who: str = "what is asked for is", **expected: Any) -> None:
         """Refuse parameters that differ from those of this reference; None is no demand.
+
+        `of` and `who` name the reference and those that differ, for the message.
 
         Raises
         ------
@@ -667,10 +669,7 @@ class Reference:
             if name == "elements":
                 value = tuple(sorted(value))
             if value != own:
-                raise DataError(
-                    f"{of}: {name} is {own if 'these' not in of else value}, but {value if 'these' not in of else own} "
-                    f"is needed; make the reference again with this {name}, or ask with the other"
-                )
+                raise DataError(f"{of}: {name} is {own}, and {who} {value}; make one of them again, so that they agree")
 
 
 def _members(codes: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:
