@@ -419,8 +419,8 @@ class _Run:
             if math.isinf(bound.factors[bound.levels.index(level)]):
                 name = self.options["load"]
                 warn(
-                    f"level {level:g} takes at least {fewest_groups(level)} groups to calibrate, and {name} was made with "
-                    f"{bound.n_calibration}: it is infinite; calibrate again with more structures"
+                    f"level {level:g} takes at least {fewest_groups(level)} groups to calibrate, and {name} was made "
+                    f"with {bound.n_calibration}: it is infinite; calibrate again with more structures"
                 )
 
     def _warn_of_coverage(self, found: list[Coverage]) -> None:

@@ -179,6 +179,7 @@ def plot_bounds(
         top.text(0.5, 0.5, "no frame has a finite bound", ha="center", va="center", transform=top.transAxes)
         top.set_yticks([])
     else:
+        top.margins(y=0.2)
         top.set_ylim(bottom=0.0)
     top.set_ylabel(y_label)
     top.legend(framealpha=0.9, edgecolor="none", fontsize=8)
