@@ -48,7 +48,8 @@ class Known:
     @property
     def scope(self) -> str:
         """What a dH given this reference refers to."""
-        return "the reference: " + ", ".join(self.names)
+        named = [os.fsencode(name).decode("utf-8", "replace") for name in self.names]
+        return "the reference: " + ", ".join(named)
 
     def rows(self) -> list[tuple[str, str]]:
         """What every table says of its reference."""
@@ -96,6 +97,8 @@ def is_saved(name: str) -> bool:
     """Whether a name is that of a saved reference: by its ending, or because the file is a zip archive."""
     if name.endswith(QREF):
         return True
+    if not os.path.isfile(split_index(name)[0]):
+        return False  # whoever reads it says why; opening a pipe would wait for ever
     try:
         with open(split_index(name)[0], "rb") as stream:
             return stream.read(4) == b"PK\x03\x04"

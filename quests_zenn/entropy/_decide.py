@@ -604,7 +604,7 @@ class Decider:
             apart = reference.log_sums(y[asked], workers)[0] - log_limits[asked]
         except ValueError:  # too wide for that precision
             return rows
-        told = np.abs(apart) > bound
+        told = np.isfinite(apart) & (np.abs(apart) > bound)
         known[asked[told]] = apart[told] > 0.0
         return np.setdiff1d(rows, asked[told])
 

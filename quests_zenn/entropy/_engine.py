@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.jit import kernel, strict_kernel
-from quests_zenn._core.parallel import Workers, use_workers
+from quests_zenn._core.parallel import Workers, split_evenly, use_workers
 from quests_zenn.entropy._packing import (
     SMALL,
     FloatArray,
@@ -43,6 +43,9 @@ TRUSTED = {"float64": -900.0, "float32": -60.0}
 _ROWS_AT_ONCE = 512
 #: Panels visited together: 4 panels of 63 components of float64 fill 32 KiB.
 _PANELS_AT_ONCE = 4
+
+#: Exponents to base 2 below which sums are taken from differences of coordinates: products leave them six digits.
+FARTHEST = -1e8
 
 Progress = Callable[[int], None]
 
@@ -441,6 +444,35 @@ def _far_log_sums(
     a.offsets[real] = maxima[real]
     sums = np.zeros((1, 1, len(a.rows)))
     run_tiles([tiles], a, b, scale, one, sums, workers)
-    out = np.empty(len(y))
-    out[a.rows[real]] = maxima[real] * math.log(2.0) + np.log(sums[0, 0, real])
+    out, nearest = np.empty(len(y)), np.empty(len(y))
+    nearest[a.rows[real]] = maxima[real]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        out[a.rows[real]] = maxima[real] * math.log(2.0) + np.log(sums[0, 0, real])
+    # differences of squares as large as these leave too few digits to the exponents
+    lost = np.flatnonzero(~np.isfinite(out) | (nearest < FARTHEST))
+    log_weights = np.zeros(len(x)) if weights is None else np.log(weights)
+    workers.run(
+        lambda part: log_sums_directly(y, lost[slice(*part)], x, 0.5 / h**2, log_weights, out),
+        split_evenly(len(lost), max(1, 1_000_000 // len(x))),
+    )
     return out
+
+
+@kernel
+def log_sums_directly(y, rows, x, scale, log_weights, out):
+    """``out[i] = ln sum_j exp(log_weights[j] - |y_i - x_j|^2 scale)`` for i of `rows`, from differences."""
+    n, d = x.shape
+    exponents = np.empty(n)
+    for i in rows:
+        highest = -np.inf
+        for j in range(n):
+            squared = 0.0
+            for c in range(d):
+                apart = np.float64(y[i, c]) - np.float64(x[j, c])
+                squared += apart * apart
+            exponents[j] = log_weights[j] - squared * scale
+            highest = max(highest, exponents[j])
+        total = 0.0
+        for j in range(n):
+            total += math.exp(exponents[j] - highest)
+        out[i] = highest + math.log(total)

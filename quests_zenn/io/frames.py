@@ -321,12 +321,14 @@ def _dump_chunks(path: str) -> Iterator[list[str]]:
     from ase.io.formats import open_with_compression
 
     lines: list[str] = []
-    number = 0
+    number, in_atoms = 0, False
     with open_with_compression(path, "r") as stream:
         for line in stream:
-            if lines and line.startswith("ITEM: TIMESTEP"):
+            # units and time may stand before the time step
+            if in_atoms and line.startswith("ITEM:"):
                 yield _judged(lines, path, number)
-                lines, number = [], number + 1
+                lines, number, in_atoms = [], number + 1, False
+            in_atoms = in_atoms or line.startswith("ITEM: ATOMS")
             if line.strip():
                 lines.append(line)
     yield _judged(lines, path, number)

@@ -18,6 +18,9 @@ FLOOR = 0.05
 #: Nodes of the width, and rows (atoms, or frames) that each needs.
 MOST_NODES, ROWS_PER_NODE = 30, 10
 
+#: Smallest share that may be missed or flagged falsely; nobody has so many groups.
+LEAST_RATE = 1e-9
+
 #: Of sums of weights that are whole numbers but for rounding.
 _ROUNDING = 1e-6
 
@@ -131,8 +134,7 @@ def as_share(value: Any, name: str) -> float:
 
 def fewest_groups(level: float) -> int:
     """Calibration groups from which on a bound of this level is finite: the least n with n / (n + 1) >= level."""
-    n = math.ceil(level / (1.0 - level) - 1e-9)
-    return max(n, 1)
+    return max(1, math.ceil(level / max(1.0 - level, LEAST_RATE) - 1e-9))
 
 
 def expected_coverage(level: float, n_groups: int) -> float:

@@ -60,6 +60,33 @@ def _member(archive: zipfile.ZipFile, name: str) -> Any:
     return archive.open(info, "w", force_zip64=True)
 
 
+class MappedFile:
+    """A file that is mapped, and whether its contents are still those that were opened."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.abspath(path)
+        self._found = self._look()
+
+    def _look(self) -> tuple[int, int, int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    def check(self) -> None:
+        """Refuse a file that was written to in place. (One that was replaced or removed is still there for the map.)
+
+        Raises
+        ------
+        DataError
+            If it was.
+        """
+        now = self._look()
+        if now is not None and self._found is not None and now[:2] == self._found[:2] and now[2:] != self._found[2:]:
+            raise DataError(f"{self.path}: was written to while it was in use; load it again")
+
+
 def read_arrays(
     path: str | os.PathLike[str], *, check: bool = True
 ) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
@@ -78,10 +105,10 @@ def read_arrays(
         If there is no such file, or it is truncated, damaged, or something else.
     """
     target = Path(path)
-    if not target.exists():
+    if not os.path.exists(target):
         raise DataError(f"{target}: no such file")
-    if target.is_dir():
-        raise DataError(f"{target}: is a folder, not a file")
+    if not os.path.isfile(target):
+        raise DataError(f"{target}: is a folder, a pipe or a device, not a file")
     try:
         with zipfile.ZipFile(target) as archive, open(target, "rb") as stream:
             members = archive.infolist()
@@ -99,7 +126,9 @@ def read_arrays(
         raise
     except PermissionError:
         raise DataError(f"{target}: no permission to read it") from None
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError, struct.error, NotImplementedError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the readers of archives, headers and documents raise for what is none
         what = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{target}: cannot be read ({what}); is it truncated, damaged, or something else?") from error
     if not isinstance(meta, dict):

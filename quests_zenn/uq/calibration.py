@@ -474,17 +474,19 @@ class ErrorBound:
         if found.get("format") != FORMAT:
             raise DataError(f"{name}: is no error bound; quests-zenn calibrate makes one")
         version = found.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
+        if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
             raise DataError(
                 f"{name}: was written in format {version}, newer than this version of quests_zenn reads "
                 f"({FORMAT_VERSION}); update quests_zenn, or calibrate again"
             )
         try:
             bound = cls._from_document(found)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if reference is not None:
+                bound.require(reference, name)
+        except DataError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise DataError(f"{name}: its parts do not fit together ({error}); calibrate again") from error
-        if reference is not None:
-            bound.require(reference, name)
         return bound
 
     @classmethod
@@ -538,6 +540,8 @@ class ErrorBound:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f"{path}: is a folder, a pipe or a device, not a file")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -23,10 +23,13 @@ from quests_zenn.io.frames import FrameSource
 from quests_zenn.io.outputs import versions
 from quests_zenn.uq._frames import FrameStream
 from quests_zenn.uq._shards import Shard
-from quests_zenn.uq._store import read_arrays, write_arrays
+from quests_zenn.uq._store import MappedFile, read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from quests_zenn.uq.thresholds import LeftOut
+
+#: What a threshold may be compared with.
+STATISTICS = ("atom", "mean", "max")
 
 #: dH from which on an atom counts as novel, nats.
 DEFAULT_THRESHOLD = 1e-5
@@ -110,6 +113,7 @@ class Reference:
         self._shards: dict[int, Shard] | None = None
         self._thresholds: dict[tuple[float, str], float] = {}
         self._left_out: LeftOut | None = None
+        self._file: MappedFile | None = None
 
     # --- making one -----------------------------------------------------------------------------------------------
 
@@ -290,7 +294,7 @@ class Reference:
         self.numbers = np.concatenate([self.numbers, numbers])
         self._known = np.union1d(self._known, numbers)
         self.frame_offsets = np.concatenate([self.frame_offsets, self.frame_offsets[-1] + np.cumsum(lengths)])
-        self.groups = np.concatenate([self.groups, groups])
+        self.groups = np.unique(np.concatenate([self.groups, groups]), return_inverse=True)[1].astype(np.int64)
         self.sources = [*self.sources, *sources]
         self._thresholds, self._left_out = {}, None
         if self._shards is not None:
@@ -305,6 +309,8 @@ class Reference:
     @property
     def x(self) -> npt.NDArray[np.floating]:
         """Environments (N, d), 1/Å."""
+        if self._file is not None:
+            self._file.check()
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
         return self._parts[0]
@@ -546,6 +552,8 @@ class Reference:
         return numbers if self.tells_centres else np.zeros(len(numbers), np.int64)
 
     def _all_shards(self) -> dict[int, Shard]:
+        if self._file is not None:
+            self._file.check()
         if self._shards is None:
             members = _members(self._codes(self.numbers))
             x = self.x
@@ -604,30 +612,31 @@ class Reference:
             If it is missing, truncated, damaged, no reference, of a newer format, or was made with other parameters
             than expected.
         """
+        file = MappedFile(path)
         meta, arrays = read_arrays(path, check=check)
         name = os.fspath(path)
         if meta.get("format") != FORMAT:
             raise DataError(f"{name}: is no reference; quests-zenn reference makes one")
         version = meta.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
+        if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
             raise DataError(
-                f"{name}: was written in format {version} by quests_zenn "
-                f"{meta.get('versions', {}).get('quests_zenn', 'of a newer version')}, newer than this one reads "
+                f"{name}: was written in format {version}, newer than this version of quests_zenn reads "
                 f"({FORMAT_VERSION}); update quests_zenn, or make the reference again"
             )
         try:
             reference = cls._from_file(meta, arrays)
             if check:
                 as_matrix(reference.x, "x")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"{name}: its parts do not fit together ({error}); make it again") from error
+        reference._file = file
         reference.require(**expected, of=name)
         return reference
 
     @classmethod
     def _from_file(cls, meta: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Reference:
-        x, numbers = arrays["x"], arrays["numbers"]
-        offsets, groups = arrays["frame_offsets"], arrays["groups"]
+        x, numbers = arrays["x"], np.array(arrays["numbers"])  # copies of all but x: they are small
+        offsets, groups = np.array(arrays["frame_offsets"]), np.array(arrays["groups"])
         n = len(x)
         fits = (
             x.ndim == 2
@@ -644,11 +653,18 @@ class Reference:
         elements, species = tuple(meta["elements"]), one_of(meta["species"], "species", SPECIES)
         if not fits or x.shape[1] != len(block_names(elements, species)) * (2 * k - 1):
             raise ValueError("shapes or types of its arrays are wrong")
+        sources = [_judged_source(source) for source in meta["sources"]]
+        if sum(source["n_frames"] for source in sources) != len(groups) or not isinstance(meta["versions"], dict):
+            raise ValueError("its sources hold another number of frames")
+        groups = np.unique(groups, return_inverse=True)[1].astype(np.int64)
         nothing = np.zeros(0, bool)
         env = Environments(x, offsets, numbers, k, cutoff, species, elements, nothing, nothing)
-        reference = cls(env, meta["bandwidth"], groups, list(meta["sources"]), bool(meta["same_centre"]))
+        reference = cls(env, meta["bandwidth"], groups, sources, bool(meta["same_centre"]))
         reference._thresholds = {
-            (float(item["false_alarm"]), str(item["of"])): float(item["threshold"]) for item in meta["thresholds"]
+            (finite(item["false_alarm"], "false_alarm"), one_of(item["of"], "of", STATISTICS)): finite(
+                item["threshold"], "threshold"
+            )
+            for item in meta["thresholds"]
         }
         return reference
 
@@ -670,6 +686,17 @@ class Reference:
                 value = tuple(sorted(value))
             if value != own:
                 raise DataError(f"{of}: {name} is {own}, and {who} {value}; make one of them again, so that they agree")
+
+
+def _judged_source(source: Any) -> dict[str, Any]:
+    """What a file says of a source, if it is what `save` writes."""
+    if not (isinstance(source, dict) and isinstance(source["name"], str) and isinstance(source.get("index", ":"), str)):
+        raise ValueError("a source has no name")
+    for name in ("n_frames", "n_environments"):
+        whole_number(source[name], name, 0)
+    if "only_new" in source:
+        finite(source["only_new"], "only_new")
+    return source
 
 
 def _members(codes: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:

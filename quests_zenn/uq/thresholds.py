@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +17,8 @@ from quests_zenn._core.parallel import Workers
 from quests_zenn.entropy._leave_out import log_sums_of_unseen
 from quests_zenn.entropy.bandwidth import SAME
 from quests_zenn.uq import _conformal
-from quests_zenn.uq._conformal import equal_shares, fewest_groups, weighted_quantile
-
-if TYPE_CHECKING:
-    from quests_zenn.uq.reference import Reference
-
-#: What a threshold may be compared with.
-STATISTICS = ("atom", "mean", "max")
+from quests_zenn.uq._conformal import LEAST_RATE, equal_shares, fewest_groups, weighted_quantile
+from quests_zenn.uq.reference import STATISTICS, Reference
 
 #: Environments up to which each of them is scored; of larger references whole groups are drawn until so many are
 #: reached. The rate of false alarms is then known to a tenth of itself at 1 %.
@@ -250,8 +244,8 @@ def auto_threshold(
         If there are too few groups for that rate of atoms to be certain.
     """
     one_of(of, "of", STATISTICS)
-    if not (isinstance(false_alarm, int | float) and 0.0 < false_alarm < 1.0):
-        raise ValueError(f"false_alarm must lie between 0 and 1, got {false_alarm!r}")
+    if not (isinstance(false_alarm, int | float | np.floating) and LEAST_RATE <= false_alarm < 1.0):
+        raise ValueError(f"false_alarm must lie between {LEAST_RATE:g} and 1, got {false_alarm!r}")
     found = reference.leave_out(jobs=jobs)
     counted = found.first_copy[found.frames]
     dh, frames = found.dh[counted], found.frames[counted]

@@ -175,6 +175,13 @@ def test_lammps_dump(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(frame.positions[:, 1], [0.0, 0.3, 0.6, 0.9])
 
 
+def test_lammps_dump_with_units_and_time(tmp_path: Path) -> None:
+    text = lammps_dump().replace("ITEM: TIMESTEP", "ITEM: TIME\n0.5\nITEM: TIMESTEP")
+    (tmp_path / "d.dump").write_text("ITEM: UNITS\nmetal\n" + text)
+    assert firsts(read_frames(tmp_path / "d.dump", type_map={1: 29, 2: 28})) == [0, 1, 2]
+    assert firsts(read_frames(f"{tmp_path / 'd.dump'}@-2:", type_map={1: 29, 2: 28})) == [1, 2]
+
+
 def test_lammps_dump_names_its_elements(tmp_path: Path) -> None:
     (tmp_path / "d.lammpstrj").write_text(lammps_dump(columns="id element x y z"))
     frames = list(read_frames(f"{tmp_path / 'd.lammpstrj'}@1:"))

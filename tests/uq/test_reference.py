@@ -385,9 +385,19 @@ def rewrite(path: Path, change: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda meta, parts: meta.update(format_version=2), "newer than this one reads"),
-        (lambda meta, parts: meta.update(format_version="2"), "newer than this one reads"),
+        (lambda meta, parts: meta.update(format_version=2), "newer than this version"),
+        (lambda meta, parts: meta.update(format_version="2"), "newer than this version"),
+        (lambda meta, parts: meta.update(format_version=True), "newer than this version"),
+        (lambda meta, parts: meta.update(format_version=-5), "newer than this version"),
         (lambda meta, parts: meta.update(format="a cake"), "is no reference"),
+        (lambda meta, parts: meta.update(sources=[1]), "do not fit together"),
+        (lambda meta, parts: meta.update(sources=[]), "do not fit together"),
+        (lambda meta, parts: meta["sources"][0].update(n_frames=10**9), "do not fit together"),
+        (lambda meta, parts: meta["sources"][0].update(name=3), "do not fit together"),
+        (lambda meta, parts: meta["sources"][0].update(index=3), "do not fit together"),
+        (lambda meta, parts: meta.update(versions=[]), "do not fit together"),
+        (lambda meta, parts: meta["thresholds"][0].update(of="bogus"), "do not fit together"),
+        (lambda meta, parts: meta["thresholds"][0].update(threshold=None), "do not fit together"),
         (lambda meta, parts: meta.pop("k"), "do not fit together"),
         (lambda meta, parts: meta.update(k=9), "do not fit together"),
         (lambda meta, parts: meta.update(bandwidth=-1.0), "do not fit together"),
@@ -405,6 +415,32 @@ def test_other_files_are_refused(saved: Path, change: Any, message: str) -> None
     with pytest.raises(DataError, match=message) as caught:
         Reference.load(saved)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_written_to_while_in_use_is_refused(saved: Path, tmp_path: Path) -> None:
+    loaded, kept = Reference.load(saved), Reference.load(saved)
+    expected = kept.score(alloy(1, seed=8))
+    other = Reference.fit(alloy(9), 0.1, species="pairs", **SMALL)
+    other.save(saved, overwrite=True)  # another file takes its place; the map keeps the old one
+    np.testing.assert_array_equal(loaded.score(alloy(1, seed=8)), expected)
+    loaded = Reference.load(saved)
+    saved.write_bytes(saved.read_bytes()[:-1] + b" ")
+    for ask in (loaded.score, loaded.is_novel):
+        with pytest.raises(DataError, match=r"alloy\.qref: was written to while it was in use"):
+            ask(alloy(1))
+    with pytest.raises(DataError, match="was written to"):
+        loaded.save(tmp_path / "other.qref")
+
+
+def test_far_frames_have_finite_scores() -> None:
+    """Two atoms nearly at one point: coordinates of 1e7 1/Å, 1e11 bandwidths away."""
+    reference = Reference.fit(rattled(3), 1e-4, **SMALL)
+    frame = rattled(1, seed=3)[0]
+    frame.positions[5] = frame.positions[6] + [1e-7, 0.0, 0.0]
+    env = reference.describe(frame)
+    nearest = cdist(env.x, reference.x).min(axis=1)
+    np.testing.assert_allclose(reference.score(frame), nearest**2 / (2.0 * 1e-4**2), rtol=1e-3)
+    assert reference.is_novel(frame).all()
 
 
 def test_numbers_that_are_not_finite_are_refused(saved: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -111,6 +112,27 @@ def test_other_things_are_refused(tmp_path: Path) -> None:
         archive.writestr("other.json", json.dumps({}))
     with pytest.raises(DataError, match="cannot be read"):
         read_arrays(squeezed)
+
+
+def test_pipes_and_loops_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.qref")
+    with pytest.raises(DataError, match="a pipe or a device"):
+        read_arrays(tmp_path / "pipe.qref")
+    (tmp_path / "loop.qref").symlink_to(tmp_path / "loop.qref")
+    with pytest.raises(DataError, match="no such file"):
+        read_arrays(tmp_path / "loop.qref")
+
+
+@pytest.mark.parametrize(
+    "header", ["{'descr': '<f8', 'shape': (1,", "\x00", "{" * 500, "{'descr': '<f8', 'fortran_order': 0}"]
+)
+def test_headers_of_other_hands(tmp_path: Path, header: str) -> None:
+    text = header.encode() + b"\n"
+    with zipfile.ZipFile(tmp_path / "odd.qref", "w") as archive:
+        archive.writestr("meta.json", "{}")
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_arrays(tmp_path / "odd.qref")
 
 
 def test_objects_are_never_read(tmp_path: Path) -> None:

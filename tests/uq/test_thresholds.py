@@ -238,7 +238,7 @@ def test_what_was_added_in_part_is_not_asked() -> None:
 
 def test_bad_requests() -> None:
     reference = Reference.fit(rattled(3), 0.03, **SMALL)
-    for rate in (0.0, 1.0, -0.1, math.nan, "often"):
+    for rate in (0.0, 1.0, -0.1, math.nan, "often", 1e-17, 1e-310):
         with pytest.raises(ValueError, match="false_alarm must"):
             reference.threshold(rate)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="of must be one of"):
