@@ -134,7 +134,7 @@ def as_share(value: Any, name: str) -> float:
 
 def fewest_groups(level: float) -> int:
     """Calibration groups from which on a bound of this level is finite: the least n with n / (n + 1) >= level."""
-    return max(1, math.ceil(level / max(1.0 - level, LEAST_RATE) - 1e-9))
+    return max(1, math.ceil(level / max(1.0 - level, LEAST_RATE) * (1.0 - 1e-9)))
 
 
 def expected_coverage(level: float, n_groups: int) -> float:

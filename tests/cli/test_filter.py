@@ -121,11 +121,15 @@ def test_frames_that_leave_the_reference() -> None:
     assert err == ""
     assert re.search(r"^frames +16 judged; 256 environments$", out, re.M)
     assert re.search(r"^flagged +6 frames \(37\.5%\) with at least 1 novel atom$", out, re.M)
-    assert re.search(r"^written +flagged\.xyz: 5 frames; 1 resemble these$", out, re.M)
-    assert [int(line.split()[0]) for line in out[out.index("   frame ") :].splitlines()[1:]] == EXCURSION
-    kept, source = read("flagged.xyz", ":"), read("md.xyz", ":")
+    assert re.search(r"^written +flagged\.xyz: 5 frames; 1 resembles these$", out, re.M)
+    lines = out[out.index("   frame ") :].splitlines()[1:]
+    assert [int(line.split()[0]) for line in lines] == EXCURSION
+    reference, source = Reference.load("train.qref"), read("md.xyz", ":")
+    for line, number in zip(lines, EXCURSION, strict=True):
+        worst = int(reference.score([source[number]]).argmax())
+        assert re.search(rf"  Cu {worst}(  written)?$", line)
+    kept = read("flagged.xyz", ":")
     assert [atoms.info["dH_frame"] for atoms in kept] == [4, 5, 6, 10, 13]
-    reference = Reference.load("train.qref")
     for atoms in kept:
         origin = source[atoms.info["dH_frame"]]
         dh = reference.score([origin])
@@ -134,6 +138,8 @@ def test_frames_that_leave_the_reference() -> None:
         np.testing.assert_array_equal(atoms.arrays["spread"], origin.arrays["spread"])
         assert atoms.info | origin.info == atoms.info
         assert atoms.info["dH_novel"] == np.count_nonzero(dh >= 0.0)
+        np.testing.assert_array_equal(atoms.arrays["is_novel"], dh >= 0.0)
+        assert not atoms.info["dH_scaled"]
         told = {
             name: atoms.info[f"dH_{name}"] for name in ("source", "threshold", "scope", "bandwidth", "k", "species")
         }
@@ -155,6 +161,8 @@ def test_the_document() -> None:
     for frame in found["frames"]:
         dh = reference.score([source[frame["index"]]])
         assert frame["max_dh"] == dh.max()
+        assert (frame["worst_atom"], frame["worst_element"]) == (dh.argmax(), "Cu")
+        assert frame["max_scaled_dh"] is None
         assert frame["mean_dh"] == dh.mean()
         assert frame["n_novel"] == np.count_nonzero(dh >= 0.0)
         assert frame["novelty"] == frame["n_novel"] / 16
@@ -198,17 +206,69 @@ def test_thresholds_from_the_reference() -> None:
     reference = Reference.load("train.qref")
     base = ("md.xyz", "--reference", "train.qref")
     found = document(*base, "--false-alarm", 0.1)
-    assert found["threshold"] == reference.threshold(0.1, of="max")
+    assert found["threshold"] == frame_threshold(reference, 0.1, scaled=True)
+    assert found["scaled"]
+    assert all(frame["max_scaled_dh"] >= found["threshold"] for frame in found["frames"])
     assert (found["false_alarm"], found["false_alarm_of"]) == (0.1, "frame")
     assert found["threshold_source"].startswith("auto: 10% of the frames flagged")
-    assert document(*base, "--false-alarm", 0.2)["threshold"] == reference.threshold(0.2, of="max")
-    of_atoms = document(*base, "--false-alarm-of", "atom")
-    assert of_atoms["threshold"] == reference.threshold(0.01, of="atom")
-    assert of_atoms["threshold_source"].startswith("auto: 1% of the atoms novel")
+    assert document(*base, "--false-alarm", 0.2)["threshold"] == frame_threshold(reference, 0.2, scaled=True)
+    of_atoms = document(*base, "--false-alarm", 0.05, "--false-alarm-of", "atom")
+    assert of_atoms["threshold"] == reference.threshold(0.05, of="atom")
+    assert of_atoms["threshold_source"].startswith("auto: 5% of the atoms novel")
+    assert not of_atoms["scaled"]
     assert document(*base, "--false-alarm", 0.1, "--min-atoms", 4)["threshold"] == frame_threshold(
-        reference, 0.1, min_atoms=4
+        reference, 0.1, min_atoms=4, scaled=True
     )
-    refused("needs at least 99 frames, and there are 25; or give --threshold a number, or another --false-alarm", *base)
+    refused(
+        r"takes at least 99 groups of frames .*, and there are 25; .*; give another --false-alarm, or --threshold a "
+        r"number in nats; or count atoms \(--false-alarm-of atom\)",
+        *base,
+    )
+    _, err = run(*base, "--false-alarm-of", "atom", status=FOUND)
+    assert "takes at least 99 groups of frames to be certain, and there are 25" in err
+
+
+def test_scaled_dh_is_told() -> None:
+    """A reference with crystals that are far from each other: dH beside these counts less."""
+    sparse = [bulk("Cu", a=a, cubic=True) * (2, 2, 1) for a in (3.2, 2.95, 2.7, 2.45, 2.2)]
+    Reference.fit([*read("train.xyz", ":"), *sparse], H, k=12).save("uneven.qref")
+    between = bulk("Cu", a=2.33, cubic=True) * (2, 2, 1)
+    write("new.xyz", [crystal(0.2, 9), between])
+    base = ("new.xyz", "--reference", "uneven.qref", "--false-alarm", 0.04)
+    found = document(*base, "-o", "flagged.xyz")
+    (frame,) = found["frames"]
+    reference = Reference.load("uneven.qref")
+    assert frame["index"] == 0
+    assert found["threshold"] < frame["max_scaled_dh"] <= frame["max_dh"]
+    assert reference.score([between]).max() > found["threshold"]
+    assert frame["max_dh"] < reference.threshold(0.04, of="max")
+    atoms = read("flagged.xyz", 0)
+    assert atoms.info["dH_scaled"]
+    assert np.count_nonzero(atoms.arrays["is_novel"]) == frame["n_novel"]
+    out, _ = run(*base, status=FOUND)
+    assert re.search(r"^threshold +\d+\.\d{4} nats of scaled dH \(auto: 4% of the frames flagged when", out, re.M)
+    assert re.search(r"^ +frame +envs +novel +mean dH +largest +scaled  of atom$", out, re.M)
+
+
+def test_thresholds_of_selected_atoms() -> None:
+    frames = [crystal(0.05, i) for i in range(25)]
+    rng = np.random.default_rng(1)
+    for atoms in frames:
+        atoms.symbols[:4] = "Ag"
+        atoms.positions[:4] += rng.normal(0.0, 0.2, (4, 3))
+    write("alloy.xyz", frames)
+    Reference.fit("alloy.xyz", H, k=12).save("alloy.qref")
+    reference = Reference.load("alloy.qref")
+    base = ("md.xyz", "--reference", "alloy.qref", "--false-alarm", 0.1)
+    for of in ("frame", "atom"):
+        found = document(*base, "--select", "Cu", "--false-alarm-of", of)
+        scaled = of == "frame"
+        assert found["threshold"] == frame_threshold(reference, 0.1, of=of, elements=["Cu"], scaled=scaled)
+        assert found["threshold"] < frame_threshold(reference, 0.1, of=of, scaled=scaled)
+        assert f"{'frames flagged' if scaled else 'atoms novel'} (Cu) when" in found["threshold_source"]
+    for select in ("0:3", "spread"):
+        refused(f"--select {select} does not tell which atoms of the reference", *base, "--select", select)
+    refused("the reference holds no Zr to find a threshold from", *base, "--select", "Zr")
 
 
 def test_a_reference_of_frames() -> None:
@@ -221,9 +281,11 @@ def test_a_reference_of_frames() -> None:
     assert document(*base, "--cutoff", 4.0)["threshold"] != one["threshold"]
     assert document(*base, "--species", "blocks")["species"] == "blocks"
     assert document(*base, "--bandwidth", "auto")["bandwidth"] > 0.05
-    grouped = document(*base, "--by", "run")
-    assert grouped["threshold"] != one["threshold"]
-    assert grouped["threshold"] == Reference.fit("train.xyz", groups=np.arange(25) // 5).threshold(0.1, of="max")
+    by = ("md.xyz", "--reference", "train.xyz", "--false-alarm", 0.2)
+    grouped = document(*by, "--by", "run")
+    assert grouped["threshold"] != document(*by)["threshold"]
+    expected = frame_threshold(Reference.fit("train.xyz", groups=np.arange(25) // 5), 0.2, scaled=True)
+    assert grouped["threshold"] == expected
     two = document("md.xyz", "--reference", "train.xyz@:10", "--reference", "train.xyz@10:", "--threshold", 0)
     assert two["frames"] == document("md.xyz", "--reference", "train.xyz", "--threshold", 0)["frames"]
     assert two["references"] == ["train.xyz@:10", "train.xyz@10:"]
@@ -263,12 +325,21 @@ def test_elements_that_the_reference_never_saw() -> None:
 
 
 def test_warnings() -> None:
-    write("large.xyz", [bulk("Cu", cubic=True) * (3, 3, 3)])
+    large = bulk("Cu", cubic=True) * (3, 3, 3)
+    write("quiet.xyz", [large])
+    large.rattle(0.2, seed=1)
+    write("large.xyz", [large])
     base = ("--reference", "train.qref", "--false-alarm", 0.1)
-    _, err = run("large.xyz", *base)
-    assert "frames of up to 108 atoms were judged, and those of the reference hold 16: more than 10%" in err
+    _, err = run("large.xyz", *base, status=FOUND)
+    assert "frames of up to 108 atoms were judged, and the largest of the reference holds 16: of such frames" in err
+    assert "more than 10% may be flagged falsely" in err
+    assert "were judged" not in run("quiet.xyz", *base)[1]  # nothing is flagged
     assert "were judged" not in run("large.xyz", *base, "--false-alarm-of", "atom", status=FOUND)[1]
-    assert "were judged" not in run("large.xyz", *GIVEN)[1]
+    assert "were judged" not in run("large.xyz", *GIVEN, status=FOUND)[1]
+    Reference.fit(["train.xyz", "large.xyz"], H, k=12).save("both.qref")
+    write("other.xyz", [crystal(0.2, 3) * (2, 2, 1)])
+    _, err = run("other.xyz", "--reference", "both.qref", "--false-alarm", 0.1, status=FOUND)
+    assert "were judged" not in err  # the reference holds frames of that size
     dump = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS ff ff ff\n0 9\n0 9\n0 9\n"
     Path("types.lammpstrj").write_text(dump + "ITEM: ATOMS id type x y z\n1 1 0 0 0\n2 1 2.5 0 0\n")
     _, err = run("types.lammpstrj", *GIVEN, status=FOUND)
@@ -286,9 +357,44 @@ def test_plots() -> None:
         re.sub(r"<dc:date>.*?</dc:date>|id=\"\w+\"|#\w+", "", Path(name).read_text()) for name in ("a.svg", "b.svg")
     )
     assert first != second
+    # also where nothing is flagged, and with elements that the reference never saw
     _, err = run("md.xyz@:4", *GIVEN, "--plot", "c.svg")
-    assert "nothing was flagged: there is no plot" in err
-    assert not Path("c.svg").exists()
+    assert err == ""
+    assert "no frame is flagged" in Path("c.svg").read_text()
+    frames = read("md.xyz", ":")
+    frames[2].symbols[7] = "Ag"
+    write("silver.xyz", frames)
+    run("silver.xyz", "md.xyz", *GIVEN, "--plot", "d.png", status=FOUND)
+    assert Path("d.png").stat().st_size > 10_000
+
+
+def test_a_plot_has_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of earlier runs too, which ended or were killed."""
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(_filter, "NOTE_EVERY", 0.0)
+    monkeypatch.setattr(_filter.plots_novel, "plot_flagged", lambda path, **more: told.update(more))
+    run("md.xyz", *GIVEN, "--min-atoms", 3, "--plot", "a.png", status=FOUND)
+    expected = told.copy()
+    np.testing.assert_array_equal(expected["judged"], np.arange(16))
+    reference, source = Reference.load("train.qref"), read("md.xyz", ":")
+    shares = [np.mean(reference.score([atoms]) >= 0.0) for atoms in source]
+    np.testing.assert_array_equal(expected["judged_share"], shares)
+    judge, calls = _filter.FilterRun._judge, 0
+
+    def interrupting(self: Any, label: str, atoms: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 9:
+            raise KeyboardInterrupt
+        return judge(self, label, atoms)
+
+    args = ("md.xyz", *FOLLOW, "--min-atoms", 3, "-o", "flagged.xyz", "--plot", "a.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(_filter.FilterRun, "_judge", interrupting)
+        run(*args, status=130)
+    run(*args, status=FOUND)
+    for name in ("judged", "judged_share", "frames", "share", "largest"):
+        np.testing.assert_array_equal(told[name], expected[name], err_msg=name)
 
 
 def test_memory_does_not_grow_with_the_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,8 +429,8 @@ def test_following_finds_the_same() -> None:
     out, err = run("md.xyz", *FOLLOW, "-o", "followed.xyz", status=FOUND)
     assert err == ""
     assert Path("followed.xyz").read_bytes() == Path("once.xyz").read_bytes()
-    assert re.search(r"^frame 4: \d+ of 16 atoms novel, largest dH \S+ nats, written$", out, re.M)
-    assert re.search(r"^frame 11: \d+ of 16 atoms novel, largest dH \S+ nats$", out, re.M)
+    assert re.search(r"^frame 4: \d+ of 16 atoms novel, largest dH \S+ nats \(Cu \d+\), written$", out, re.M)
+    assert re.search(r"^frame 11: \d+ of 16 atoms novel, largest dH \S+ nats \(Cu \d+\)$", out, re.M)
     assert indices(document("md.xyz", *FOLLOW, "--every", 5)) == [5, 10]
     assert indices(document("md.xyz", *FOLLOW, "--select", "0:3")) == indices(
         document("md.xyz", *GIVEN, "--select", "0:3")
@@ -431,6 +537,90 @@ def test_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(read("once.xyz", ":")) == 5
 
 
+def test_an_overwriting_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with --overwrite that was broken off goes on with the same command, and without the option."""
+    run("md.xyz", *GIVEN, "-o", "expected.xyz", status=FOUND)
+    judge = _filter.FilterRun._judge
+    for mode in (GIVEN, FOLLOW):
+        for again in ([], ["--overwrite"]):
+            for path in Path().glob("flagged*"):
+                path.unlink()
+            Path("flagged.xyz").write_text("old")
+            judged: list[str] = []
+
+            def watching(self: Any, label: str, atoms: Any, judged: list[str] = judged) -> Any:
+                judged.append(label)
+                if len(judged) == 9:
+                    raise KeyboardInterrupt
+                return judge(self, label, atoms)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(_filter.FilterRun, "_judge", watching)
+                run("md.xyz", *mode, "-o", "flagged.xyz", "--overwrite", status=130)
+                found = document("md.xyz", *mode, "-o", "flagged.xyz", *again)
+            assert found["n_frames"] == 16
+            assert judged.count("md.xyz, frame 3") == 1
+            assert Path("flagged.xyz").read_bytes() == Path("expected.xyz").read_bytes()
+    # what came to its end begins anew
+    judged = []
+
+    def counting(self: Any, label: str, atoms: Any) -> Any:
+        judged.append(label)
+        return judge(self, label, atoms)
+
+    monkeypatch.setattr(_filter.FilterRun, "_judge", counting)
+    run("md.xyz", *FOLLOW, "-o", "flagged.xyz", "--overwrite", status=FOUND)
+    assert len(judged) == 16
+
+
+@pytest.mark.parametrize("change", ["input", "output"])
+def test_an_overwriting_run_whose_files_changed_begins_anew(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, calls = _filter.FilterRun._judge, 0
+
+    def interrupting(self: Any, label: str, atoms: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 9:
+            raise KeyboardInterrupt
+        return judge(self, label, atoms)
+
+    args = ("md.xyz", *FOLLOW, "-o", "flagged.xyz", "--overwrite")
+    with monkeypatch.context() as patch:
+        patch.setattr(_filter.FilterRun, "_judge", interrupting)
+        run(*args, status=130)
+    if change == "input":
+        Path("md.xyz").write_bytes(Path("md.xyz").read_bytes().replace(b"a b", b"c d"))
+    else:
+        Path("flagged.xyz").write_bytes(b"")
+    assert document(*args)["n_frames"] == 16
+    run("md.xyz", *GIVEN, "-o", "expected.xyz", status=FOUND)
+    assert Path("flagged.xyz").read_bytes() == Path("expected.xyz").read_bytes()
+
+
+def test_interrupted_while_it_waits(here: Path) -> None:
+    """Ctrl-C is how a run that follows a file is ended: with its table, its document and its status."""
+    for source, status in (("md.xyz", FOUND), ("train.xyz", 0)):
+        command = [SCRIPT, "filter", source, "--reference", "train.qref", "--threshold", 2, "--follow", "-o", "f.xyz"]
+        command += ["--json", f"{status}.json", "--every", 2]
+        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(600):
+            lines = (
+                Path("f.xyz.progress.jsonl").read_text().splitlines() if Path("f.xyz.progress.jsonl").exists() else []
+            )
+            if len(lines) > 1 or (lines and status == 0):
+                break
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == status, err
+        assert "frames        " in out
+        found = json.loads(Path(f"{status}.json").read_text())
+        assert (found["n_flagged"] > 0) == (status == FOUND)
+        for path in Path().glob("f.xyz*"):
+            path.unlink()
+
+
 # --- killed -----------------------------------------------------------------------------------------------------------
 
 
@@ -523,10 +713,12 @@ def test_wrong_usage_and_bad_input() -> None:
         ("Missing option '--reference'", ["md.xyz"]),
         ("--follow takes one file, got 2", ["md.xyz", "train.xyz", *FOLLOW]),
         ("--idle belongs to --follow", ["md.xyz", *GIVEN, "--idle", 3]),
+        ("--false-alarm belongs to --threshold auto", ["md.xyz", *GIVEN, "--false-alarm", 0.2]),
+        ("--false-alarm-of belongs to --threshold auto", ["md.xyz", *GIVEN, "--false-alarm-of", "atom"]),
         ("'high' is no finite number", ["md.xyz", "--reference", "train.qref", "--threshold", "high"]),
         ("'nan' is no finite number", ["md.xyz", "--reference", "train.qref", "--threshold", "nan"]),
         ("'2' is no number from 0 to 1", ["md.xyz", *GIVEN, "--min-share", 2]),
-        ("'0' is no number between 0 and 1", ["md.xyz", *GIVEN, "--false-alarm", 0]),
+        ("'0' is no number between 0 and 1", ["md.xyz", "--reference", "train.qref", "--false-alarm", 0]),
         ("is not in the range", ["md.xyz", *GIVEN, "--min-atoms", 0]),
         ("is not in the range", ["md.xyz", *GIVEN, "--every", 0]),
     ]:

@@ -131,7 +131,13 @@ def test_every_option_counts() -> None:
     part = document(*ARGS, "--select", "region")
     assert {item["atom"] for item in part["outliers"]} <= set(range(8, 16))
     assert part["n_environments"] == 64
-    assert [frame["mean_dh"] for frame in part["frames"]] == usual
+    dh = find_outliers(read("data.xyz", ":"), bandwidth=H, k=12).dh.reshape(8, 16)[:, 8:]
+    np.testing.assert_allclose([frame["mean_dh"] for frame in part["frames"]], dh.mean(axis=1), rtol=1e-12)
+    assert [frame["max_dh"] for frame in part["frames"]] == dh.max(axis=1).tolist()
+    silver = document("alloy.xyz", "data.xyz@0", "--bandwidth", H, "--select", "Ag")
+    assert (silver["frames"][8]["mean_dh"], silver["frames"][8]["max_dh"]) == (None, None)
+    out, _ = run("alloy.xyz", "data.xyz@0", "--bandwidth", H, "--select", "Ag")
+    assert "data.xyz, frame 0" not in out[out.index("mean dH") :]
     auto = document("data.xyz", "--bandwidth", "auto")
     assert auto["bandwidth"] > 0.05
     several = document("data.xyz", "more.xyz", "--bandwidth", H, "--by", "file")
@@ -168,7 +174,7 @@ def test_copies_are_told() -> None:
     frames = crystals(6, 3)
     write("twice.xyz", [*frames, frames[0]])
     out, _ = run("twice.xyz")
-    assert re.search(r"^frames +7 in 6 groups; 1 frames are copies of others$", out, re.M)
+    assert re.search(r"^frames +7 in 6 groups; 1 frame is a copy of others$", out, re.M)
     found = document("twice.xyz")
     assert [frame["copy"] for frame in found["frames"]] == [False] * 6 + [True]
     assert found["n_copies"] == 1

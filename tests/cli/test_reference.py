@@ -109,7 +109,8 @@ def test_a_reference_is_made() -> None:
     assert re.search(r"^frames +17 in 17 groups$", out, re.M)
     assert re.search(r"^environments  272$", out, re.M)
     assert re.search(r"^written +new\.qref: \d+ kB$", out, re.M)
-    assert err == ""
+    assert err.startswith("warning: a false-alarm rate of 0.01 takes at least 99 groups")
+    assert err.count("\n") == 1
 
 
 def test_options_reach_the_reference() -> None:
@@ -141,26 +142,40 @@ def test_thresholds_are_found_and_kept() -> None:
     assert {item["of"]: item["threshold"] for item in found["thresholds"]} == expected
     assert all(item["false_alarm"] == 0.1 for item in found["thresholds"])
     assert Reference.load("new.qref")._thresholds == {(0.1, of): value for of, value in expected.items()}
-    grouped = document(*args, "--by", "config_type")
+    args = (*args[:-1], 0.25)
+    found, grouped = document(*args), document(*args, "--by", "config_type")
     assert [item["of"] for item in grouped["thresholds"]] == ["atom", "mean", "max"]
     assert grouped["thresholds"] != found["thresholds"]
     assert grouped["n_groups"] == 3
     assert document(*args, "--no-thresholds")["thresholds"] == []
-    out, _ = run(*args, "--overwrite")
+    out, _ = run(*args[:-1], 0.1, "--overwrite")
     assert f"{expected['max']:.4f} nats: reached by 0.1 of the frames, by largest dH" in out
 
 
+def test_copies_are_told() -> None:
+    frames = crystals(4, 0.05, 1)
+    write("twice.xyz", [*frames, *frames[:3]])
+    args = ("reference", "twice.xyz", "-o", "twice.qref", "--overwrite", "--false-alarm", 0.4)
+    out, _ = run(*args)
+    assert re.search(r"^frames +7 in 7 groups; 3 frames are copies of others, so that 4 groups count$", out, re.M)
+    assert document(*args)["n_copies"] == 3
+    # nobody has looked
+    assert document(*args, "--no-thresholds")["n_copies"] is None
+    out, _ = run("reference", "cold.xyz@0", "-o", "one.qref", "--no-thresholds")
+    assert re.search(r"^frames +1 in 1 group$", out, re.M)
+
+
 def test_where_thresholds_cannot_be_told() -> None:
-    # 12 frames tell no rate of 1 % of frames, but 192 environments tell one of 1 % of atoms
-    out, _ = run("reference", "cold.xyz", "-o", "new.qref", "--bandwidth", H)
+    # 12 frames tell no rate of 1 % of frames, and one of 1 % of atoms not for certain
+    out, err = run("reference", "cold.xyz", "-o", "new.qref", "--bandwidth", H)
     assert re.search(r"^threshold +\S+ nats: reached by 0.01 of the atoms$", out, re.M)
-    assert "no threshold  a false-alarm rate of 0.01 needs at least 99 frames, and there are 12" in out
+    assert "no threshold  a false-alarm rate of 0.01 takes at least 99 groups" in out
+    assert "takes at least 99 groups of frames to be certain, and there are 12" in err
     # nothing was asked for: the reference is made all the same
     out, _ = run("reference", "cold.xyz@0", "-o", "one.qref")
     assert re.search(r"^no threshold  leaving groups out needs at least two groups", out, re.M)
     assert len(Reference.load("one.qref")) == 16
-    refused("a false-alarm rate of 0.0001 needs at least 9999 environments, and there are 192",
-            "reference", "cold.xyz", "-o", "two.qref", "--false-alarm", 0.0001)  # fmt: skip
+    refused("leaving groups out needs at least two", "reference", "cold.xyz@0", "-o", "a.qref", "--false-alarm", 0.1)
 
 
 def test_the_document() -> None:
@@ -325,6 +340,19 @@ def test_other_options_of_dh_with_a_saved_reference() -> None:
     assert document("dh", "hot.xyz", "--reference", "cold.qref", "--select", "0:4")["n_environments"] == 36
     out, _ = run("dh", "hot.xyz", "--reference", "cold.qref", "--k", 12, "--bandwidth", H)
     assert re.search(r"^bandwidth +0\.03 1/Å \(of the reference\)$", out, re.M)
+
+
+def test_dh_tells_how_many_reach_the_threshold_of_the_reference() -> None:
+    run("reference", "cold.xyz", "-o", "new.qref", "--k", 12, "--bandwidth", H, "--false-alarm", 0.1, "--quiet")
+    reference = Reference.load("new.qref")
+    limit = reference.threshold(0.1, of="atom")
+    novel = np.mean(reference.score(read("hot.xyz", ":")) >= limit)
+    assert 0.0 < novel < 1.0
+    (told,) = document("dh", "hot.xyz", "--reference", "new.qref")["novelty_by_threshold"]
+    assert told == {"of": "atom", "false_alarm": 0.1, "threshold": limit, "novelty": novel}
+    out, _ = run("dh", "hot.xyz", "--reference", "new.qref")
+    assert re.search(rf"^ +{100 * novel:.2f}% of the environments \(dH >= \S+ nats, which 0\.1 of the", out, re.M)
+    assert document("dh", "hot.xyz", "--reference", "cold.qref")["novelty_by_threshold"] == []
 
 
 def test_parameters_that_a_saved_reference_does_not_have_are_refused() -> None:

@@ -215,3 +215,26 @@ def test_a_file_is_known_by_its_head(tmp_path: Path) -> None:
     assert head_of(str(tmp_path / "b.xyz"), head[0]) == head
     (tmp_path / "b.xyz").write_bytes(content.replace(b"1.8", b"1.9"))
     assert head_of(str(tmp_path / "b.xyz"), head[0]) != head
+
+
+def test_it_stops_when_it_is_asked_to(grown: Path) -> None:
+    """Between frames that are there, and while it waits; what is left complete is not called incomplete."""
+    for last in (1, 2, 3):
+        seen: list[int] = []
+        reader = Follower(str(grown), stop=lambda seen=seen, last=last: len(seen) >= last)  # type: ignore[misc]
+        for _, _, begin, _ in reader:
+            seen.append(begin.number)
+        assert seen == list(range(last))
+        assert reader.left == ""
+    with open(grown, "ab") as stream:
+        stream.write(grown.read_bytes()[:20])
+    count = 0
+
+    def enough() -> bool:
+        nonlocal count
+        count += 1
+        return count > 5
+
+    reader = Follower(str(grown), stop=enough)
+    assert len(list(reader)) == 3
+    assert "is not complete" in reader.left

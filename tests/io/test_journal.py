@@ -189,3 +189,34 @@ def test_places_are_judged_first(tmp_path: Path) -> None:
         Journal(tmp_path / "no" / "out.xyz", RUN)
     with pytest.raises(DataError, match="is a folder"):
         Journal(tmp_path, RUN)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_an_overwriting_run_that_was_broken_off(in_place: bool, output: Path) -> None:
+    for again in (False, True):
+        output.write_text("old")
+        with Journal(output, RUN, overwrite=True, in_place=in_place) as journal:
+            journal.add(RECORDS[0], {"done": 1, "record": 0})
+        assert work(output, in_place, overwrite=again) == [0]
+        assert output.read_bytes() == b"".join(RECORDS)
+        journal_of(output).unlink(missing_ok=True)
+    # with other parameters, after its end, or begun without that leave: anew
+    for first, entry, begun in ((RUN | {"threshold": 0.2}, {}, True), (RUN, {"ended": True}, True), (RUN, {}, False)):
+        output.unlink()
+        with Journal(output, first, overwrite=begun, in_place=in_place) as journal:
+            journal.add(RECORDS[0], {"done": 1, "record": 0, **entry})
+        assert work(output, in_place, overwrite=True) == []
+        assert output.read_bytes() == b"".join(RECORDS)
+        journal_of(output).unlink(missing_ok=True)
+
+
+def test_a_journal_begins_anew(output: Path) -> None:
+    half_done(output)
+    with Journal(output, RUN) as journal:
+        assert journal.resumed
+        journal.restart()
+        assert not journal.resumed
+        assert list(journal.entries()) == []
+        journal.add(RECORDS[1], {"done": 2, "record": 1})
+        journal.finish()
+    assert output.read_bytes() == RECORDS[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -519,8 +520,16 @@ def test_files_that_are_none(tmp_path: Path, reference: Reference) -> None:
     path.write_bytes(b"\x80\x81\xff")
     with pytest.raises(DataError, match="cannot be read"):
         ErrorBound.load(path)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is a folder, a pipe or a device"):
         ErrorBound.load(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="is a folder, a pipe or a device"):
+        ErrorBound.load(tmp_path / "pipe")
+    # a bound of a reference that holds something else than a document
+    for name in good["reference"]:
+        path.write_text(json.dumps(good | {"reference": good["reference"] | {name: [1]}}), encoding="utf-8")
+        with pytest.raises(DataError, match=r"bound\.json"):
+            ErrorBound.load(path, reference)
 
 
 def test_frames_of_the_reference_are_noticed(reference: Reference) -> None:

@@ -12,7 +12,9 @@ import structures
 from structures import Structure
 
 from quests_zenn._core.checks import DataError
+from quests_zenn._core.parallel import Workers
 from quests_zenn.uq import Reference
+from quests_zenn.uq._scaled import Surroundings
 from quests_zenn.uq.filter import FrameFilter, frame_threshold, needed_atoms
 from quests_zenn.uq.thresholds import group_quantile, leave_out
 
@@ -79,16 +81,19 @@ def test_only_atoms_asked_about_count(reference: Reference, others: list[Structu
 
 @pytest.mark.parametrize("threshold", [-1.5, 0.5, 4.0])
 def test_what_was_kept_is_not_new(threshold: float, reference: Reference, others: list[Structure]) -> None:
-    """The rule, written out: novel to the reference, and to the novel atoms of kept frames."""
+    """The rule, written out: novel to the reference, and to the novel atoms of kept frames that are as high."""
     judge = FrameFilter(reference, threshold, min_atoms=2)
-    kept: list[npt.NDArray[Any]] = []
+    kept: list[tuple[int, npt.NDArray[Any]]] = []
     told = []
     for frame in [*others, *others]:
         env = reference.describe([frame])
-        novel = scores(reference, frame) >= threshold
+        dh = scores(reference, frame)
+        novel = dh >= threshold
         new = novel.copy()
-        if kept:
-            apart = ((env.x[:, None, :] - np.concatenate(kept)[None]) ** 2).sum(axis=2)
+        step = max(0, math.floor(math.log(max(dh.max(), 1e-9) / max(threshold, 1.0)) / math.log(1.5)))
+        high = [x for own, x in kept if own >= step]
+        if high:
+            apart = ((env.x[:, None, :] - np.concatenate(high)[None]) ** 2).sum(axis=2)
             dh = -np.logaddexp.reduce(-apart / (2.0 * H**2), axis=1)
             new &= dh >= max(threshold, 1e-5)
         verdict = judge.judge(frame)
@@ -97,11 +102,33 @@ def test_what_was_kept_is_not_new(threshold: float, reference: Reference, others
         told.append((verdict.flagged, verdict.new))
         if verdict.new:
             judge.keep(verdict)
-            kept.append(env.x[novel])
+            kept.append((step, env.x[novel]))
     assert judge.n_kept == len(kept) > 1
     again = told[len(others) :]
     assert any(flagged for flagged, _ in again)
     assert not any(new for _, new in again)
+
+
+def test_an_excursion_is_kept_up_to_its_height(reference: Reference) -> None:
+    """An atom leaves its place: frames are alike step by step, and yet the highest is kept, and few of them."""
+    positions, *rest = crystals(1, 0.06, 7)[0]
+    path = []
+    for shift in [*np.linspace(0.0, 1.1, 40), *np.linspace(1.1, 0.0, 40)]:
+        moved = positions.copy()
+        moved[0] += [shift, 0.5 * shift, 0.2 * shift]
+        path.append((moved, *rest))
+    judge = FrameFilter(reference, 15.0)
+    highest, kept = 0.0, []
+    for frame in path:
+        verdict = judge.judge(frame)
+        highest = max(highest, float(scores(reference, frame).max()))
+        if verdict.new:
+            judge.keep(verdict)
+            kept.append(verdict.largest)
+    assert highest > 70.0
+    assert max(kept) > highest / 1.5
+    assert sorted(kept) == kept  # nothing on the way back
+    assert len(kept) < 12
 
 
 def test_elements_that_were_never_seen(reference: Reference) -> None:
@@ -155,6 +182,100 @@ def test_rates_of_false_alarms(reference: Reference) -> None:
     assert FrameFilter(reference, false_alarm=0.2, of="atom").threshold == reference.threshold(0.2, of="atom")
 
 
+@pytest.fixture(scope="module")
+def uneven() -> Reference:
+    """Many frames that know each other well, and some compressed ones that do not."""
+    sparse = [structures.fcc(a=a, repeat=(2, 2, 1)) for a in (3.2, 2.95, 2.7, 2.45, 2.2)]
+    return Reference.fit([*crystals(50, 0.05, 1), *sparse], H, k=12)
+
+
+def scaled_by_hand(reference: Reference, x: Any, dh: Any, mine: Any = None) -> npt.NDArray[np.float64]:
+    found = leave_out(reference)
+    own = np.maximum(found.dh, 0.0)
+    member = found.groups[found.frames]
+    out = np.array(dh, float)
+    for i in np.flatnonzero(out > 0.0):
+        apart = ((reference.x - x[i]) ** 2).sum(axis=1)
+        if mine is not None:
+            apart[member == mine[i]] = np.inf
+        out[i] /= 1.0 + own[apart.argmin()] / 5.0
+    return out
+
+
+def test_scaled_dh(uneven: Reference) -> None:
+    """The rule by default, written out, for the reference itself and for frames that are judged."""
+    found = leave_out(uneven)
+    own = scaled_by_hand(uneven, uneven.x, found.dh, found.groups[found.frames])
+    assert (own < found.dh - 1.0).any()
+    largest = np.maximum.reduceat(own, uneven.frame_offsets[:-1])
+    groups = found.groups
+    threshold = frame_threshold(uneven, 0.1, scaled=True)
+    assert threshold == pytest.approx(group_quantile(largest, groups, 0.1, "frames"), rel=1e-9)
+    assert threshold < frame_threshold(uneven, 0.1)
+    n = frame_threshold(uneven, 0.1, min_atoms=3, scaled=True)
+    third = np.sort(own.reshape(-1, 16), axis=1)[:, -3]
+    assert n == pytest.approx(group_quantile(third, groups, 0.1, "frames"), rel=1e-9)
+    for judge in (FrameFilter(uneven, false_alarm=0.1), FrameFilter(uneven.copy(), false_alarm=0.1, jobs=1)):
+        assert judge.scaled
+        assert judge.threshold == threshold
+        flags = []
+        for frame in [*crystals(3, 0.05, 2), *crystals(6, 0.15, 3), structures.fcc(a=3.05, repeat=(2, 2, 1))]:
+            env = uneven.describe([frame])
+            by_hand = scaled_by_hand(uneven, env.x, uneven.score(env))
+            verdict = judge.judge(frame)
+            np.testing.assert_array_equal(verdict.novel, by_hand >= threshold)
+            flags.append(verdict.flagged)
+            if verdict.flagged:
+                assert verdict.largest == pytest.approx(by_hand.max(), rel=1e-9)
+        assert 0 < sum(flags) < len(flags)
+    assert not FrameFilter(uneven, 1.0).scaled
+    assert not FrameFilter(uneven, false_alarm=0.1, of="atom").scaled
+
+
+def test_b_of_single_environments_is_that_of_all(uneven: Reference) -> None:
+    """Those that are asked for one by one, as with a threshold that was saved, have the same dH as in the whole."""
+    found = leave_out(uneven)
+    fresh = uneven.copy()
+    fresh._left_out = None
+    rows = np.arange(0, len(fresh), 7)
+    with Workers(2) as workers:
+        known = Surroundings(fresh)._known(rows, workers)
+        assert np.isnan(Surroundings(fresh)._own).all()
+    np.testing.assert_allclose(known, np.maximum(found.dh[rows], 0.0), rtol=1e-9, atol=1e-9)
+
+
+def test_a_new_phase_among_sparse_frames(uneven: Reference) -> None:
+    """A frame that is far from all, though not as far as the sparse frames of the reference are from each other."""
+    frame = crystals(1, 0.2, 9)[0]
+    plain = frame_threshold(uneven, 0.02)
+    assert uneven.score([frame]).max() < plain
+    assert FrameFilter(uneven, false_alarm=0.02).judge(frame).flagged
+
+
+def test_thresholds_of_some_elements() -> None:
+    frames = []
+    for i in range(20):
+        positions, cell, pbc, numbers = crystals(1, 0.05, 30 + i)[0]
+        numbers, positions = numbers.copy(), positions.copy()
+        numbers[:4] = 47
+        positions[:4] += np.random.default_rng(i).normal(0.0, 0.2, (4, 3))
+        frames.append((positions, cell, pbc, numbers))
+    known = Reference.fit(frames, H, k=12)
+    found = leave_out(known)
+    for element, number in (("Cu", 29), ("Ag", 47)):
+        mine = known.numbers == number
+        owner = np.repeat(np.arange(20), 16)[mine]
+        starts = np.flatnonzero(np.diff(owner, prepend=-1))
+        expected = group_quantile(np.maximum.reduceat(found.dh[mine], starts), np.arange(20), 0.1, "frames")
+        assert frame_threshold(known, 0.1, elements=[element]) == expected
+        expected = group_quantile(found.dh[mine], owner, 0.1, "atoms")
+        assert frame_threshold(known, 0.1, of="atom", elements=[element]) == expected
+    assert frame_threshold(known, 0.1, elements=["Cu"]) < frame_threshold(known, 0.1, elements=["Ag"])
+    assert frame_threshold(known, 0.1, elements=["Cu", "Ag"]) == frame_threshold(known, 0.1)
+    with pytest.raises(DataError, match="the reference holds no Zr to find a threshold from"):
+        frame_threshold(known, 0.1, elements=["Zr"])
+
+
 def test_so_many_atoms() -> None:
     assert needed_atoms(100) == 1
     assert needed_atoms(100, 3) == 3
@@ -176,9 +297,13 @@ def test_arguments_are_judged(reference: Reference) -> None:
     ]:
         with pytest.raises(ValueError, match=sentence):
             FrameFilter(reference, **arguments)
-    with pytest.raises(DataError, match="needs at least 99 frames, and there are 30"):
+    with pytest.raises(
+        DataError, match="takes at least 99 groups of frames that are no copies of each other, and there are 30"
+    ):
         FrameFilter(reference, false_alarm=0.01)
-    with pytest.raises(DataError, match="needs at least 99 frames, and there are 30"):
+    with pytest.raises(
+        DataError, match="takes at least 99 groups of frames that are no copies of each other, and there are 30"
+    ):
         FrameFilter(reference, false_alarm=0.01, min_atoms=2)
     with pytest.raises(DataError, match="min_atoms = 17 is more than the 16 atoms of some frames"):
         FrameFilter(reference, false_alarm=0.1, min_atoms=17)

@@ -247,3 +247,41 @@ def test_extreme_volumes_stand_out_in_tantalum(data_dir: Path) -> None:
     smallest = min(frames, key=lambda atoms: atoms.get_volume() / len(atoms))
     assert frames[found.atoms[0].frame] is smallest
     assert frames[found.frame_order[0]] is smallest
+
+
+def test_the_reason_names_the_element_of_the_neighbour() -> None:
+    from ase.build import bulk
+
+    frames = []
+    for i in range(6):
+        atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+        atoms.symbols[::4] = "Ag"
+        atoms.rattle(0.05, seed=i)
+        frames.append(atoms)
+    frames[3].set_distance(0, 5, 1.5, fix=0)  # silver and copper
+    for species in ("none", "blocks", "pairs"):
+        found = find_outliers(frames, 40, k=12, bandwidth=0.03, species=species).atoms
+        (silver,) = [item for item in found if (item.frame, item.atom) == (3, 0)]
+        if species == "none":
+            assert silver.neighbour_element == ""
+            assert "(" not in silver.reason.split(";")[-1]
+        elif species == "pairs" or silver.neighbour == 1:
+            assert (silver.neighbour, silver.neighbour_element) == (1, "Cu")
+            assert "nearest neighbour (Cu) at 1.50 Å" in silver.reason
+
+
+def test_only_some_environments_are_asked_about() -> None:
+    data = [structures.fcc(repeat=(2, 2, 1), rattle=0.05, seed=60 + i) for i in range(7)]
+    data.append(data[2])
+    whole = find_outliers(data, bandwidth=H)
+    offsets = whole.reference.frame_offsets
+    among = np.concatenate([np.arange(first, first + 3) for first in offsets[:-1].tolist()[:-1]])
+    part = find_outliers(data, bandwidth=H, among=among)
+    for f in range(len(data) - 1):
+        own = whole.dh[offsets[f] : offsets[f] + 3]
+        assert part.mean[f] == pytest.approx(own.mean(), rel=1e-12)
+        assert part.max[f] == own.max()
+    assert np.isnan(part.mean[-1])
+    assert np.isnan(part.max[-1])
+    assert len(data) - 1 not in part.frame_order
+    assert len(part.frame_order) == whole.first_copy[:-1].sum()
