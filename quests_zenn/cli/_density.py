@@ -97,10 +97,12 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     check_outputs((*files, *references), options, output=SCORED)
     times = _tell.Times()
     known: Source | _known.Saved
+    atom_thresholds: dict[float, float] = {}  # of a saved reference, by their rates of false alarms
     if any(map(_known.is_saved, references)):
         reference = _known.open_reference(references, options, times=times)
         options = options | reference.parameters
         elements = None if reference.species == "none" else _elements_of(files, options)
+        atom_thresholds = {rate: value for (rate, of), value in reference._thresholds.items() if of == "atom"}
         known = _known.Saved(reference, elements or (), options["precision"])
         h, origin = reference.bandwidth, "of the reference"
         elements = None if elements is None else known.elements
@@ -165,6 +167,10 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
         "quantiles": dict(zip(map(str, shares), quantiles, strict=True)),
         "eps": options["eps"],
         "novelty": novel.mean(),
+        "novelty_by_threshold": [
+            {"of": "atom", "false_alarm": rate, "threshold": limit, "novelty": (values >= limit).mean()}
+            for rate, limit in sorted(atom_thresholds.items())
+        ],
         "overlap": 1.0 - novel.mean(),
         "estimator": found.estimator,
         "rms_error": found.rms_error,
@@ -184,6 +190,14 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
         ("mean dH", f"{values.mean():.4f} nats" + (", an upper bound" if found.estimator == "knn" else "")),
         ("dH", f"5% below {low:.4f}, half below {middle:.4f}, 95% below {high:.4f}, largest {top:.4f} nats"),
         ("novel", f"{novel.mean():.2%} of the environments (dH >= {options['eps']:g} nats)"),
+    ]
+    rows += [
+        (
+            "",
+            f"{(values >= limit).mean():.2%} of the environments (dH >= {limit:.4g} nats, which {rate:.3g} of the "
+            "reference's own atoms reach)",
+        )
+        for rate, limit in sorted(atom_thresholds.items())
     ]
     if found.estimator != "exact":
         rows.append(

@@ -6,17 +6,21 @@ import gzip
 import math
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import zlib
+from array import array
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
 import click
 import numpy as np
+from ase.data import atomic_numbers
 
 from quests_zenn._core.checks import DataError
 from quests_zenn._core.parallel import Workers, resolve_jobs
@@ -41,7 +45,7 @@ NOTE_EVERY = 1.0
 #: Flagged frames that a table lists; the JSON document has all.
 MOST_LISTED = 20
 
-#: Frames larger than those of the reference by more than this factor have more false alarms than was promised.
+#: Frames that are larger than the largest of the reference by more than this factor may have more false alarms.
 LARGER = 2.0
 
 
@@ -71,6 +75,10 @@ class FilterRun:
         self.n_frames = self.n_atoms = self.largest = 0
         self.state: dict[str, Any] = {"file": 0, "count": 0, "last": 0, "number": 0, "offset": 0, "heads": {}}
         self.left = ""
+        self.stopping = False  # Ctrl-C while a file is followed: the run ends well
+        # of every frame judged: its file, its number there, and its novel share
+        self.judged: tuple[Any, Any, Any] = (array("q"), array("q"), array("d"))
+        self.noted = 0  # how many of these the journal knows
         self.resumed = False  # whether it is known what an earlier run left
 
     # --- before the work ----------------------------------------------------------------------------------------------
@@ -109,7 +117,7 @@ class FilterRun:
         options = self.options
         known = _known.open_known(options["reference"], options, by=options["by"], times=self.times)
         self.known = known
-        with Workers(self.jobs) as workers:
+        with Workers(self.jobs) as workers, self._ends_on_interrupt():
             self.filter = self.times.step("sums", lambda: self._filter(known, workers))
             _options.Interrupts.raise_if_pending()
             journal: AbstractContextManager[Journal | None] = nullcontext()
@@ -124,7 +132,7 @@ class FilterRun:
                     self._judge_all()
                     if self.journal is not None:
                         named = {kind: self.options[kind] for kind in ("json_file", "plot_file")}
-                        self.journal.add(b"", {**self.state, **named, "ended": True})
+                        self.journal.add(b"", {**self._state(), **named, "ended": True})
                     self._write_documents()
                     if self.journal is not None:
                         self.journal.finish()
@@ -136,18 +144,46 @@ class FilterRun:
         if self.flagged:
             sys.exit(FOUND)
 
+    @contextmanager
+    def _ends_on_interrupt(self) -> Iterator[None]:
+        """While a file is followed, the first Ctrl-C ends the reading, and all that was found is told."""
+        if not self.follow or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGINT)
+
+        def stop(signum: int, frame: Any) -> None:
+            self.stopping = True
+            signal.signal(signal.SIGINT, before)  # the second one ends it at once
+
+        signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def _filter(self, known: _known.Known, workers: Workers) -> FrameFilter:
         options = self.options
+        auto = options["threshold"] == "auto"
+        elements = None
+        if auto and options["select"] is not None:
+            elements = [part.strip() for part in options["select"].split(",")]
+            if not all(part in atomic_numbers for part in elements):
+                raise DataError(
+                    f"--select {options['select']} does not tell which atoms of the reference a threshold is to be "
+                    "found from, as elements would; give --threshold a number"
+                )
         try:
             return FrameFilter(
                 known.reference, options["threshold"], false_alarm=options["false_alarm"],
                 of=options["false_alarm_of"], min_atoms=options["min_atoms"], min_share=options["min_share"],
-                workers=workers, jobs=self.jobs,
+                elements=elements, workers=workers, jobs=self.jobs,
             )  # fmt: skip
         except DataError as error:
-            if options["threshold"] != "auto":
+            if not auto:
                 raise
-            raise DataError(f"{error}; or give --threshold a number, or another --false-alarm (-of atom)") from error
+            other = "; or count atoms (--false-alarm-of atom)" if options["false_alarm_of"] == "frame" else ""
+            raise DataError(f"{error}; give another --false-alarm, or --threshold a number in nats{other}") from error
 
     def _stopped(self, error: BaseException) -> None:
         """Leave behind what another run can go on from; after an error in the data, nothing."""
@@ -172,21 +208,31 @@ class FilterRun:
         for kind in ("json_file", "plot_file"):
             path = self.options[kind]
             if path:
-                (check_plot if kind == "plot_file" else check_output)(path, told.get(kind) == path)
+                may = told.get(kind) == path or self.options["overwrite"]
+                (check_plot if kind == "plot_file" else check_output)(path, may)
+        for number, head in told.get("heads", {}).items():
+            path = split_index(self.files[int(number)])[0]
+            other = ""
+            if not os.path.isfile(path):
+                other = "no such file; it was read before, and --overwrite begins anew"
+            elif list(head_of(path, head[0])) != head:
+                other = "is not the file that was read before; --overwrite begins anew"
+            if other and self.options["overwrite"]:
+                self.journal.restart()
+                return
+            if other:
+                raise DataError(f"{path}: {other}")
         self.state = {name: told.get(name, value) for name, value in self.state.items()}
         self.n_frames, self.n_atoms, self.largest = (told.get(name, 0) for name in ("n_frames", "n_atoms", "largest"))
         self.filter.unseen |= set(told.get("unseen", ()))
-        for number, head in self.state["heads"].items():
-            path = split_index(self.files[int(number)])[0]
-            if not os.path.isfile(path):
-                raise DataError(f"{path}: no such file; it was read before, and --overwrite begins anew")
-            if list(head_of(path, head[0])) != head:
-                raise DataError(f"{path}: is not the file that was read before; --overwrite begins anew")
         for entry in self.journal.entries():
+            for values, more in zip(self.judged, entry.get("judged", ((), (), ())), strict=True):
+                values.extend(more)
             if "flagged" in entry:
                 self.flagged.append(entry["flagged"])
                 if entry["flagged"]["written"] and self.follow and not self.options["keep_all"]:
                     self._keep_again(Place(*entry["begin"]))
+        self.noted = len(self.judged[0])
 
     def _keep_again(self, place: Place) -> None:
         """Read a frame that was written before once more: from the input, whose numbers have all their digits."""
@@ -221,12 +267,14 @@ class FilterRun:
 
         reader = Follower(
             path, Place(self.state["number"], self.state["offset"]), idle=options["idle"], every=options["every"],
-            type_map=options["type_map"], on_wait=waiting,
+            type_map=options["type_map"], on_wait=waiting, stop=lambda: self.stopping,
         )  # fmt: skip
         for label, atoms, begin, end in reader:
             yield Item(label, atoms, 0, begin.number, begin, end)
         self.left = reader.left
         if self.n_frames == 0:
+            if self.stopping:
+                raise KeyboardInterrupt
             raise DataError(reader.left or f"{path}: no frame came within {options['idle']:g} seconds")
 
     def _judge_all(self) -> None:
@@ -248,7 +296,7 @@ class FilterRun:
                 if verdict.flagged:
                     self._flag(item, verdict)
                 elif self.journal is not None and time.monotonic() - noted > NOTE_EVERY:
-                    self.journal.add(b"", self.state)
+                    self.journal.add(b"", self._state())
                     noted = time.monotonic()
                 advance(1)
         if self.n_atoms == 0:
@@ -274,6 +322,15 @@ class FilterRun:
         self.state |= {"number": item.end.number, "offset": item.end.offset}
         self.state |= {"n_frames": self.n_frames, "n_atoms": self.n_atoms, "largest": self.largest}
         self.state |= {"unseen": sorted(self.filter.unseen)}
+        share = verdict.n_novel / verdict.n_asked if verdict.n_asked else 0.0
+        for values, value in zip(self.judged, (item.file, self.state["last"], share), strict=True):
+            values.append(value)
+
+    def _state(self) -> dict[str, Any]:
+        """What the next line of the journal says: where the run is, and which frames it has judged since the last."""
+        judged = [values[self.noted :].tolist() for values in self.judged]
+        self.noted = len(self.judged[0])
+        return {**self.state, "judged": judged}
 
     def _flag(self, item: Item, verdict: Verdict) -> None:
         """Score a flagged frame; write it, and note it down."""
@@ -281,12 +338,15 @@ class FilterRun:
         asked = np.arange(len(dh))
         if self.options["select"] is not None:
             asked = selected_atoms(item.atoms, self.options["select"], item.label)
+        worst = int(asked[dh[asked].argmax()])
         write = verdict.new or self.options["keep_all"]
         name, number = _where(item.label, self.files[item.file])
         found = {
             "label": item.label, "index": number, "file": item.file, "count": item.count,
             "n_novel": verdict.n_novel, "n_environments": verdict.n_asked, "novelty": verdict.n_novel / verdict.n_asked,
-            "mean_dh": float(dh[asked].mean()), "max_dh": float(dh[asked].max()),
+            "mean_dh": float(dh[asked].mean()), "max_dh": float(dh[worst]),
+            "max_scaled_dh": verdict.largest if self.filter.scaled else None,
+            "worst_atom": worst, "worst_element": item.atoms.symbols[worst],
             "written": write and self.output is not None,
         }  # fmt: skip
         if write and not self.options["keep_all"]:
@@ -300,7 +360,7 @@ class FilterRun:
                 values[asked] = dh[asked]
                 record = self._record(item, values, name, number, verdict)
             entry = {"flagged": found, "begin": [item.begin.number, item.begin.offset]}
-            self.times.step("writing", lambda: self.journal.add(record, {**self.state, **entry}))  # type: ignore[union-attr]
+            self.times.step("writing", lambda: self.journal.add(record, {**self._state(), **entry}))  # type: ignore[union-attr]
         if self.follow and not self.quiet:
             self._announce(found)
 
@@ -310,8 +370,10 @@ class FilterRun:
 
         atoms, reference = item.atoms, self.known.reference
         atoms.arrays["dH"] = dh
+        atoms.arrays["is_novel"] = verdict.novel
         atoms.info |= {
             "dH_source": name, "dH_frame": number, "dH_novel": verdict.n_novel, "dH_threshold": self.filter.threshold,
+            "dH_scaled": self.filter.scaled,
             "dH_scope": self.known.scope, "dH_bandwidth": reference.bandwidth, "dH_k": reference.k,
             "dH_cutoff": reference.cutoff, "dH_species": reference.species,
         }  # fmt: skip
@@ -330,7 +392,7 @@ class FilterRun:
     def _write_documents(self) -> None:
         options, known = self.options, self.known
         again = self.journal is not None and self.journal.resumed
-        if options["plot_file"] and self.flagged:
+        if options["plot_file"]:
             self._plot(options["overwrite"] or again)
         rule = {name: options[name] for name in ("min_atoms", "min_share", "every", "select")}
         auto = options["threshold"] == "auto"
@@ -338,6 +400,7 @@ class FilterRun:
             **known.parameters(), **rule, "all": options["keep_all"], "output": self.output,
             "scope": {"dH": known.scope, "frames.mean_dh": known.scope, "frames.max_dh": known.scope},
             "threshold": self.filter.threshold, "threshold_source": self._threshold_source(),
+            "scaled": self.filter.scaled,
             "false_alarm": options["false_alarm"] if auto else None,
             "false_alarm_of": options["false_alarm_of"] if auto else None,
             "n_frames": self.n_frames, "n_environments": self.n_atoms, "n_flagged": len(self.flagged),
@@ -355,8 +418,10 @@ class FilterRun:
         if options["threshold"] != "auto":
             return "given"
         what = "frames flagged" if options["false_alarm_of"] == "frame" else "atoms novel"
+        chosen = f" ({options['select']})" if options["select"] else ""
         return (
-            f"auto: {100 * options['false_alarm']:.3g}% of the {what} when the reference judges its own left-out groups"
+            f"auto: {100 * options['false_alarm']:.3g}% of the {what}{chosen} when the reference judges its own "
+            "left-out groups"
         )
 
     def _table(self) -> None:
@@ -366,22 +431,27 @@ class FilterRun:
         if options["min_share"] > 0.0:
             need.append(f"{options['min_share']:.3g} of its atoms")
         chosen = f" ({options['select']})" if options["select"] else ""
+        scaled = " of scaled dH" if self.filter.scaled else ""
         rows = [
             ("frames", f"{self.n_frames:,} judged{every}; {self.n_atoms:,} environments{chosen}"),
             *self.known.rows(),
-            ("threshold", f"{self.filter.threshold:.4f} nats ({self._threshold_source()})"),
-            ("flagged", f"{n:,} frames ({n / self.n_frames:.1%}) with {' and '.join(need)}"),
+            ("threshold", f"{self.filter.threshold:.4f} nats{scaled} ({self._threshold_source()})"),
+            ("flagged", f"{_count(n, 'frame')} ({n / self.n_frames:.1%}) with {' and '.join(need)}"),
         ]
         if self.output:
             written = sum(found["written"] for found in self.flagged)
-            rest = f"; {n - written:,} resemble these" if n > written else ""
-            rows.append(("written", f"{self.output}: {written:,} frames{rest}" if written else "nothing"))
+            rest = f"; {n - written:,} {'resembles' if n - written == 1 else 'resemble'} these" if n > written else ""
+            rows.append(("written", f"{self.output}: {_count(written, 'frame')}{rest}" if written else "nothing"))
         _tell.rows([*rows, self.times.row(self.jobs)])
         if n and not self.follow:
-            click.echo(f"\n{'frame':>8}{'envs':>9}{'novel':>8}{'mean dH':>11}{'largest':>11}")
+            extra = f"{'scaled':>11}" if self.filter.scaled else ""
+            click.echo(f"\n{'frame':>8}{'envs':>9}{'novel':>8}{'mean dH':>11}{'largest':>11}{extra}  of atom")
             for found in self.flagged[:MOST_LISTED]:
                 told = f"{found['index']:8d}{found['n_environments']:9d}{found['n_novel']:8d}"
                 told += f"{_number(found['mean_dh']):11.4f}{_number(found['max_dh']):11.4f}"
+                if self.filter.scaled:
+                    told += f"{_number(found['max_scaled_dh']):11.4f}"
+                told += f"  {found['worst_element']} {found['worst_atom']}"
                 several = f"  {stem(self.files[found['file']])}" if len(self.files) > 1 else ""
                 click.echo(told + ("  written" if found["written"] else "") + several)
             if n > MOST_LISTED:
@@ -391,25 +461,23 @@ class FilterRun:
         """One line at once, for a run that lasts."""
         click.echo(
             f"frame {found['index']}: {found['n_novel']} of {found['n_environments']} atoms novel, largest dH "
-            f"{_number(found['max_dh']):.4g} nats" + (", written" if found["written"] else "")
+            f"{_number(found['max_dh']):.4g} nats ({found['worst_element']} {found['worst_atom']})"
+            + (", written" if found["written"] else "")
         )
 
     def _warn(self) -> None:
         options, reference = self.options, self.known.reference
         self.known.warn()
-        if options["plot_file"] and not self.flagged:
-            warn("nothing was flagged: there is no plot")
         if self.left:
             warn(f"{self.left}, and was left out")
         if self.filter.unseen:
             warn(f"the reference has never seen {' '.join(sorted(self.filter.unseen))}: these atoms are novel")
-        sizes = np.diff(reference.frame_offsets)
-        if options["threshold"] == "auto" and options["false_alarm_of"] == "frame":
-            usual = float(np.median(sizes))
-            if self.largest > LARGER * usual:
+        if self.flagged and options["threshold"] == "auto" and options["false_alarm_of"] == "frame":
+            most = int(np.diff(reference.frame_offsets).max())
+            if self.largest > LARGER * most:
                 warn(
-                    f"frames of up to {self.largest:,} atoms were judged, and those of the reference hold {usual:.0f}: "
-                    f"more than {100 * options['false_alarm']:.3g}% of such frames are flagged falsely "
+                    f"frames of up to {self.largest:,} atoms were judged, and the largest of the reference holds "
+                    f"{most:,}: of such frames, more than {100 * options['false_alarm']:.3g}% may be flagged falsely "
                     "(--false-alarm-of atom does not depend on size)"
                 )
         if not options["type_map"] and any(map(holds_bare_types, self.files)):
@@ -418,20 +486,19 @@ class FilterRun:
 
     def _plot(self, overwrite: bool) -> None:
         def column(name: str) -> np.ndarray:
-            return np.array([_number(found[name]) for found in self.flagged])
+            return np.array([_number(found[name]) for found in self.flagged], np.float64)
 
-        offsets = [0]
-        if len(self.files) > 1:  # files stand one after the other
-            lasts = [0] * len(self.files)
-            for found in self.flagged:
-                lasts[found["file"]] = max(lasts[found["file"]], found["index"] + 1)
-            offsets = np.concatenate([[0], np.cumsum(lasts)]).tolist()
-        frames = np.array([found["index"] + offsets[found["file"]] for found in self.flagged])
-        last = self.state["last"] if len(self.files) == 1 else 0
+        files, numbers, shares = (np.array(values) for values in self.judged)
+        lasts = np.zeros(len(self.files), np.int64)  # files stand one after the other
+        np.maximum.at(lasts, files, numbers + 1)
+        offsets = np.concatenate([[0], np.cumsum(lasts)])
+        frames = np.array([found["index"] + offsets[found["file"]] for found in self.flagged], np.int64)
         plots_novel.plot_flagged(
-            self.options["plot_file"], frames=frames, largest=column("max_dh"), share=column("novelty"),
-            kept=np.array([found["new"] or self.options["keep_all"] for found in self.flagged]),
-            last=max(int(frames.max()), last), threshold=self.filter.threshold,
+            self.options["plot_file"], frames=frames,
+            largest=column("max_scaled_dh" if self.filter.scaled else "max_dh"), share=column("novelty"),
+            kept=np.array([found["new"] or self.options["keep_all"] for found in self.flagged], bool),
+            judged=numbers + offsets[files], judged_share=shares, threshold=self.filter.threshold,
+            scaled=self.filter.scaled,
             title=f"{', '.join(map(stem, self.files[:3]))} given {', '.join(map(stem, self.known.names[:3]))}",
             overwrite=overwrite,
         )  # fmt: skip
@@ -440,8 +507,8 @@ class FilterRun:
 def fingerprint(reference: Reference) -> str:
     """A number for the contents of a reference, and its parameters in words."""
     check = 0
-    for array in (reference.x, reference.numbers, reference.frame_offsets):
-        check = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, check)
+    for part in (reference.x, reference.numbers, reference.frame_offsets):
+        check = zlib.crc32(np.ascontiguousarray(part).view(np.uint8).data, check)
     told = ", ".join(f"{name} {value}" for name, value in reference.parameters.items())
     return f"{len(reference)} environments, {told}, crc32 {check:08x}"
 
@@ -457,3 +524,7 @@ def _where(label: str, spec: str) -> tuple[str, int]:
 def _number(value: float | None) -> float:
     """A number from JSON, which knows no infinity."""
     return math.inf if value is None else value
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("" if n == 1 else "s")

@@ -137,14 +137,14 @@ def _rows(
     reference: Reference, found: Outliers, options: dict[str, Any], source: _Marked | None, origin: str, n: int
 ) -> list[tuple[str, str]]:
     n_groups, n_copies = len(np.unique(found.groups)), int((~found.first_copy).sum())
-    copies = f"; {n_copies:,} frames are copies of others" if n_copies else ""
+    copies = f"; {n_copies:,} {'frame is a copy' if n_copies == 1 else 'frames are copies'} of others"
     chosen = f" ({options['select']})" if options["select"] else ""
     quantiles = list(
         _quantiles(found.dh if source is None or source.chosen is None else found.dh[source.chosen]).values()
     )
     half, most, nearly, top = quantiles
     return [
-        ("frames", f"{reference.n_frames:,} in {n_groups:,} groups{copies}"),
+        ("frames", f"{reference.n_frames:,} in {n_groups:,} groups{copies if n_copies else ''}"),
         ("environments", f"{n:,}{chosen}"),
         ("elements", " ".join(reference.elements)),
         ("descriptor", f"k = {reference.k}, cutoff {reference.cutoff:g} Å, species {reference.species}"),

@@ -164,10 +164,29 @@ def _document(reference: Reference) -> dict[str, Any]:
         "n_environments": len(reference),
         "n_frames": reference.n_frames,
         "n_groups": len(np.unique(reference.groups)),
+        "n_copies": _copies(reference),
         "elements": list(reference.elements),
         "element_counts": _counts(reference),
         "sources": reference.sources,
     }
+
+
+def _copies(reference: Reference) -> int | None:
+    """Frames that are copies of others; None where nobody has looked."""
+    found = reference._left_out
+    return None if found is None else int(np.count_nonzero(~found.first_copy))
+
+
+def _groups(reference: Reference) -> str:
+    """How many groups there are, and how many once copies are joined."""
+    found, n = reference._left_out, len(np.unique(reference.groups))
+    told = f"{n:,} group{'' if n == 1 else 's'}"
+    copies = _copies(reference)
+    if found is None or not copies:
+        return told
+    left, frames = len(np.unique(found.groups)), "frame is a copy" if copies == 1 else "frames are copies"
+    fewer = f", so that {left:,} group{'' if left == 1 else 's'} count" if left < n else ""
+    return f"{told}; {copies:,} {frames} of others{fewer}"
 
 
 def _counts(reference: Reference) -> dict[str, int]:
@@ -181,7 +200,7 @@ def _rows(reference: Reference) -> list[tuple[str, str]]:
     counts = _counts(reference)
     elements = list(counts) if len(counts) == 1 else [f"{name} {count:,}" for name, count in counts.items()]
     return [
-        ("frames", f"{reference.n_frames:,} in {len(np.unique(reference.groups)):,} groups"),
+        ("frames", f"{reference.n_frames:,} in {_groups(reference)}"),
         ("environments", f"{len(reference):,}"),
         ("elements", ", ".join(elements)),
         ("descriptor", f"k = {reference.k}, cutoff {reference.cutoff:g} Å, species {reference.species}"),

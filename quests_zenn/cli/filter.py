@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from quests_zenn.cli import _options
 from quests_zenn.cli.reference import Finite, Rate, one_bandwidth
@@ -43,7 +44,8 @@ class Share(Finite):
 )  # fmt: skip
 @click.option(
     "--threshold", type=Threshold(), default="auto", show_default=True, metavar="NUMBER|auto",
-    help="dH from which on an atom is novel, nats; auto takes it from the reference and --false-alarm.",
+    help="dH from which on an atom is novel, nats; auto takes it from the reference and --false-alarm, and is compared "
+    "with dH that is scaled down where the reference itself is sparse.",
 )  # fmt: skip
 @click.option(
     "--false-alarm", type=Rate(), default=0.01, show_default=True,
@@ -51,7 +53,7 @@ class Share(Finite):
 )  # fmt: skip
 @click.option(
     "--false-alarm-of", type=click.Choice(["frame", "atom"]), default="frame", show_default=True,
-    help="What --false-alarm counts: flagged frames, or novel atoms.",
+    help="What --false-alarm counts: flagged frames, or novel atoms (whose dH is not scaled).",
 )  # fmt: skip
 @click.option(
     "--min-atoms", type=click.IntRange(min=1), default=1, show_default=True, help="Novel atoms that flag a frame."
@@ -61,7 +63,8 @@ class Share(Finite):
 )
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(),
-    help="Write flagged frames as extended XYZ with dH per atom: those that are unlike all written before.",
+    help="Write flagged frames as extended XYZ with dH per atom: those that are unlike all written before, or have a "
+    "dH 1.5 times theirs.",
 )  # fmt: skip
 @click.option("--all", "keep_all", is_flag=True, help="Write all flagged frames, also those that resemble each other.")
 @click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Judge every so many frames.")
@@ -72,7 +75,7 @@ class Share(Finite):
 )
 @click.option(
     "--idle", type=_options.PositiveFloat(), metavar="SECONDS",
-    help="With --follow: stop when FILE has not grown for so long [default: never].",
+    help="With --follow: stop when FILE has not grown for so long [default: never; Ctrl-C ends the run].",
 )  # fmt: skip
 @click.option(
     "--by", metavar="KEY",
@@ -104,4 +107,9 @@ def filter_(files: tuple[str, ...], **options: Any) -> None:
         raise click.UsageError(f"--follow takes one file, got {len(files)}")
     if options["idle"] is not None and not options["follow"]:
         raise click.UsageError("--idle belongs to --follow")
+    if options["threshold"] != "auto":
+        context = click.get_current_context()
+        for name in ("false_alarm", "false_alarm_of"):
+            if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP):
+                raise click.UsageError(f"--{name.replace('_', '-')} belongs to --threshold auto")
     FilterRun(files, options).run()

@@ -63,6 +63,8 @@ class Follower:
         Atomic number for each atom type.
     on_wait : callable or None
         Called once if the file is not there yet.
+    stop : callable or None
+        Asked after each frame and while waiting; true ends the reading, as `idle` does.
 
     Attributes
     ----------
@@ -79,9 +81,10 @@ class Follower:
         every: int = 1,
         type_map: Mapping[int, int] | None = None,
         on_wait: Callable[[], None] | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> None:
         self.path, self.place, self.idle, self.every, self.type_map = path, place, idle, every, type_map
-        self.on_wait = on_wait
+        self.on_wait, self.stop = on_wait, stop
         self.left = ""
         self._lines: list[bytes] = []
         self._rest = b""
@@ -108,10 +111,16 @@ class Follower:
                     grown, pause = time.monotonic(), SHORTEST_WAIT
                     *whole, self._rest = (self._rest + block).split(b"\n")
                     self._lines += [line + b"\n" for line in whole]
-                    yield from self._complete()
-                    continue
-                if stream is not None:
+                    for frame in self._complete():
+                        yield frame
+                        if self._stopped():
+                            break
+                elif stream is not None:
                     self._judge_file(stream)
+                if self._stopped():
+                    break
+                if block:
+                    continue
                 left = float("inf") if self.idle is None else self.idle - (time.monotonic() - grown)
                 if left <= 0.0:
                     break
@@ -120,9 +129,13 @@ class Follower:
         finally:
             if stream is not None:
                 stream.close()
-        if self._lines or self._rest.strip():
+        needed = self._length() if self._lines else None
+        if (self._lines or self._rest.strip()) and (needed is None or needed > len(self._lines)):
             there = len(self._lines) + bool(self._rest)
             self.left = f"{self.path}, frame {self.place.number}: is not complete ({there} lines are there)"
+
+    def _stopped(self) -> bool:
+        return self.stop is not None and self.stop()
 
     def _open(self) -> BinaryIO | None:
         """The file at the place where reading begins; None as long as it is not there."""

@@ -27,6 +27,9 @@ ENDING = ".progress.jsonl"
 FORMAT = "quests_zenn progress"
 FORMAT_VERSION = 1
 
+#: What a journal says of whether its run was begun with leave to replace files.
+_LEAVE = "overwrite"
+
 
 def journal_of(output: str | os.PathLike[str]) -> Path:
     """Name of the journal of an output."""
@@ -44,7 +47,8 @@ class Journal:
     run : mapping
         What makes a run the same as another: only then it may be continued. In terms of JSON.
     overwrite : bool
-        Begin anew, whatever is there.
+        Begin anew, whatever is there; but a run that was itself begun so, and did not come to its end (an entry that
+        says ``ended`` or ``finished``), is continued.
     in_place : bool
         Records appear in `output` at once. Otherwise they are collected beside it, and `finish` moves them there.
 
@@ -70,7 +74,8 @@ class Journal:
         self.target = target if in_place else target.with_name(f".{target.name}.part")
         self.run = {"format": FORMAT, "format_version": FORMAT_VERSION, **plain(run)}
         self.state: dict[str, Any] = {"size": 0}
-        self.resumed = self.path.exists() and not overwrite
+        self._replaces = overwrite  # whether this run was begun with leave to replace what is there
+        self.resumed = self.path.exists() and (not overwrite or self._is_unfinished())
         check_output(target, overwrite or self.resumed)
         check_output(self.path, True)
         self._overwrite, self._in_place = overwrite, in_place
@@ -88,10 +93,15 @@ class Journal:
                 self.target.unlink(missing_ok=True)
                 if self._in_place:
                     self.output.unlink(missing_ok=True)
-                self._write(self.run)
+                self._write({**self.run, _LEAVE: self._replaces})
             elif not self._in_place and not self.state.get("finished"):
-                check_output(self.output, False)  # it appeared in the meantime
-            self._cut_back()
+                check_output(self.output, self._replaces)  # it appeared in the meantime
+            try:
+                self._cut_back()
+            except DataError:
+                if not self._overwrite:
+                    raise
+                self.restart()
         except BaseException:
             self._stream.close()
             raise
@@ -148,7 +158,18 @@ class Journal:
             if number > 0:
                 yield json.loads(line)
 
+    def _is_unfinished(self) -> bool:
+        """Whether the journal is of this very run, begun with leave to replace what is there, and broken off."""
+        try:
+            with open(self.path, "rb") as stream:
+                header, *entries = [json.loads(line) for line in stream if line.endswith(b"\n")]
+        except (OSError, ValueError):
+            return False
+        ended = any(entry.get(name) for entry in entries for name in ("ended", "finished"))
+        return header == {**self.run, _LEAVE: True} and not ended
+
     def _compare(self, header: dict[str, Any]) -> None:
+        self._replaces = bool(header.pop(_LEAVE, False)) or self._replaces
         for name in dict.fromkeys([*self.run, *header]):
             old, new = header.get(name), self.run.get(name)
             if old != new:
@@ -185,6 +206,17 @@ class Journal:
         assert self._stream is not None
         _write(self._stream, json.dumps(plain(entry), allow_nan=False).encode() + b"\n")
 
+    def restart(self) -> None:
+        """Forget what an earlier run left, and begin anew."""
+        assert self._stream is not None
+        if self._data is not None:
+            self._data.close()
+            self._data = None
+        self.target.unlink(missing_ok=True)
+        self._stream.truncate(0)
+        self.state, self.resumed = {"size": 0}, False
+        self._write({**self.run, _LEAVE: self._replaces})
+
     def discard(self) -> None:
         """Remove the journal and, unless its records appear at once, what was collected."""
         self.__exit__()
@@ -199,9 +231,9 @@ class Journal:
         if not self.state.get("finished"):
             self.add(b"", {"finished": True})
         if self.target.exists():
-            check_output(self.output, self._overwrite)
+            check_output(self.output, self._replaces)
             os.replace(self.target, self.output)
-        elif self._overwrite:
+        elif self._replaces:
             self.output.unlink(missing_ok=True)  # nothing takes the place of what was there
         self.path.unlink(missing_ok=True)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +26,14 @@ def plot_flagged(
     largest: npt.NDArray[np.float64],
     share: npt.NDArray[np.float64],
     kept: npt.NDArray[np.bool_],
-    last: int,
+    judged: npt.NDArray[np.int64],
+    judged_share: npt.NDArray[np.float64],
     threshold: float,
+    scaled: bool = False,
     title: str = "",
     overwrite: bool = False,
 ) -> None:
-    """Largest dH and novel share of the flagged frames along a trajectory.
+    """Largest dH of the flagged frames, and novel share of all, along a trajectory.
 
     Parameters
     ----------
@@ -37,10 +41,12 @@ def plot_flagged(
         Ends in .png, .pdf or .svg.
     frames, largest, share, kept : (F,)
         Number of each flagged frame, its largest dH (nats) and novel share, and whether it was written.
-    last : int
-        Number of the last frame that was judged.
+    judged, judged_share : (J,)
+        Number and novel share of every frame that was judged.
     threshold : float
         nats
+    scaled : bool
+        Whether dH is scaled.
 
     Raises
     ------
@@ -50,27 +56,57 @@ def plot_flagged(
     figure = _figure(path, overwrite, (8.0, 5.0))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     finite = np.isfinite(largest)
-    top = largest[finite].max(initial=threshold)
+    top = float(largest[finite].max(initial=threshold))
     shown = np.where(finite, largest, 1.5 * top if top > 0.0 else top + 1.0)  # infinite ones on top
-    for axes, values in ((above, shown), (below, 100.0 * share)):
-        axes.plot(frames[~kept], values[~kept], "o", ms=4, mfc="none", color="C0", label="flagged, like one written")
-        axes.plot(frames[kept], values[kept], "o", ms=5, color="C1", label="flagged and written")
+    others = ~np.isin(judged, frames)
+    below.plot(judged[others], 100.0 * judged_share[others], ".", ms=4, color="0.6", label="not flagged", clip_on=False)
+    for own, style, label in (
+        (~kept, {"ms": 4, "mfc": "none", "color": "C0"}, "flagged, like one written"),
+        (kept, {"ms": 5, "color": "C1"}, "flagged and written"),
+    ):
+        if own.any():
+            above.plot(frames[own], shown[own], "o", label=label, **style)
+            below.plot(frames[own], 100.0 * share[own], "o", clip_on=False, **style)
     above.axhline(threshold, color="k", ls="--", lw=1.0, label="threshold")
     if not finite.all():
         above.plot(
             frames[~finite], shown[~finite], "^", ms=9, mfc="none", color="C3", label="infinite: unknown element"
         )
-    if max(top, threshold) > 10.0 * _LINEAR_UP_TO:
-        above.set_yscale("symlog", linthresh=_LINEAR_UP_TO)
-        above.yaxis.set_major_formatter("{x:g}")
-    above.set_ylabel("largest dH of the frame (nats)")
-    above.legend(frameon=False, fontsize=8)
+    _scale(above, np.append(shown, threshold))
+    above.set_ylabel(f"largest {'scaled ' if scaled else ''}dH of the frame (nats)")
+    if not len(frames):
+        above.text(0.5, 0.4, "no frame is flagged", transform=above.transAxes, ha="center", color="0.4")
+    above.legend(framealpha=0.85, edgecolor="none", fontsize=8)
     above.set_title(title, fontsize=10)
     below.set_ylabel("novel atoms (%)")
-    below.set_ylim(bottom=0.0)
+    below.set_ylim(0.0, max(1.0, 105.0 * float(np.append(judged_share, share).max(initial=0.0))))
+    if others.any():
+        below.legend(framealpha=0.85, edgecolor="none", fontsize=8)
     below.set_xlabel("frame")
+    last = int(judged.max(initial=0))
     below.set_xlim(-0.02 * last - 0.5, 1.02 * last + 0.5)
     _save(figure, path, overwrite)
+
+
+def _scale(axes: Any, values: npt.NDArray[np.float64]) -> None:
+    """A logarithmic axis where values range far, with a linear part if some are not above 0."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = float(values.min()), float(values.max())
+    if high <= 10.0 * _LINEAR_UP_TO:
+        axes.margins(y=0.08)
+        return
+    if low > 0.0:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.25, high * 1.25)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_yscale("symlog", linthresh=_LINEAR_UP_TO, linscale=0.5)
+        axes.set_ylim(low - 1.0, high * 1.25)
+        steps = [s * 10.0**e for e in range(1, 1 + math.ceil(math.log10(high))) for s in (1.0, 2.0, 5.0)]
+        axes.set_yticks([0.0, *(step for step in steps if step <= high * 1.25)])
+    axes.yaxis.set_major_formatter("{x:g}")
 
 
 def plot_ranking(

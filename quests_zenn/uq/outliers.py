@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 
 from quests_zenn._core.checks import whole_number
 from quests_zenn.descriptors import DEFAULT_CUTOFF, DEFAULT_K, element_symbols
+from quests_zenn.descriptors._layout import block_names
 from quests_zenn.entropy import DEFAULT_BANDWIDTH
 from quests_zenn.entropy.bandwidth import SAME
 from quests_zenn.io.frames import FrameSource
@@ -51,6 +52,9 @@ class Outlier:
         dH if there were no other environment than the nearest one, d^2 / (2 h^2), nats. Never less than `dh`.
     neighbour : int
         Place, from 1, of the neighbour whose distance differs most (in X1).
+    neighbour_element : str
+        Its element, where the descriptor tells it (species blocks or pairs, and no other neighbour is as far); else
+        empty.
     here, there : float
         Distance of that neighbour, of the atom and in the nearest environment, Å; inf where there is none.
     n_here, n_there : int
@@ -74,6 +78,7 @@ class Outlier:
     distance: float
     dh_nearest: float
     neighbour: int
+    neighbour_element: str
     here: float
     there: float
     n_here: int
@@ -93,9 +98,9 @@ class Outliers:
     dh : numpy.ndarray, shape (N,), nats
         Of every environment, given all other groups.
     mean, max : numpy.ndarray, shape (F,), nats
-        Of each frame.
+        Of the environments of each frame that were asked about; NaN where there are none.
     frame_order : numpy.ndarray, shape (F',)
-        Frames in descending order of their mean dH; of copies only the first.
+        Frames in descending order of their mean dH; of copies only the first, and none without such environments.
     groups : numpy.ndarray, shape (F,)
         Group of each frame, with groups that hold copies of each other joined.
     first_copy : numpy.ndarray of bool, shape (F,)
@@ -139,7 +144,7 @@ def find_outliers(
         See `Reference.fit`. By default each frame is a group of its own. Frames that are copies of each other, up to
         symmetry, always belong to one group, and only the first of them is ranked.
     among : numpy.ndarray of int, optional
-        Environments that are ranked, from 0 in the order of frames and atoms; by default all.
+        Environments that are asked about, from 0 in the order of frames and atoms; by default all.
     one_per_frame : bool
         Of each frame, rank only the atom that stands out most.
     jobs : int or None
@@ -161,10 +166,15 @@ def find_outliers(
         reference = Reference.fit(data, bandwidth, k, cutoff, species, groups=groups, jobs=jobs)
     found = leave_out(reference, whole_only=False, most=len(reference), jobs=jobs)
     dh, owner = found.dh, found.frames
-    starts, sizes = reference.frame_offsets[:-1], np.diff(reference.frame_offsets)
-    mean = np.add.reduceat(dh, starts) / sizes
     ranked = np.zeros(len(dh), bool)
     ranked[slice(None) if among is None else among] = True
+    sizes = np.bincount(owner[ranked], minlength=reference.n_frames)
+    there = sizes > 0
+    starts = (np.cumsum(sizes) - sizes)[there]
+    mean, largest = np.full((2, reference.n_frames), np.nan)
+    if there.any():
+        mean[there] = np.add.reduceat(dh[ranked], starts) / sizes[there]
+        largest[there] = np.maximum.reduceat(dh[ranked], starts)
     rows = np.flatnonzero(ranked & found.first_copy[owner])
     rows = rows[np.argsort(-dh[rows], kind="stable")]
     if one_per_frame:
@@ -174,8 +184,8 @@ def find_outliers(
         _explain(reference, rows[:number], dh, owner, found.groups),
         dh,
         mean,
-        np.maximum.reduceat(dh, starts),
-        order[found.first_copy[order]],
+        largest,
+        order[found.first_copy[order] & there[order]],
         found.groups,
         found.first_copy,
         reference,
@@ -229,7 +239,7 @@ def _compare(
         reason = f"no other group holds {element}"
         return Outlier(
             dh, row, frame, row - int(reference.frame_offsets[frame]), element, -1, -1, -1, "", math.inf, math.inf,
-            0, math.inf, math.inf, n_here, 0, math.nan, reason,
+            0, "", math.inf, math.inf, n_here, 0, math.nan, reason,
         )  # fmt: skip
     known = neighbour_distances(reference.x[other], reference.k, reference.cutoff)
     n_there = int(np.isfinite(known).sum())
@@ -241,14 +251,15 @@ def _compare(
     place = int(squares[: reference.k].argmax())
     nearest_frame = int(owner[other])
     nearest_element = _symbol(reference.numbers[other])
+    kind = _element_of(reference, row, float(reference.x[row][place]))
     reason = _in_words(
-        own, known, place, n_here, n_there, share, squares.reshape(-1, width).sum(axis=1), total, reference,
+        own, known, place, kind, n_here, n_there, share, squares.reshape(-1, width).sum(axis=1), total, reference,
         element, nearest_element,
     )  # fmt: skip
     return Outlier(
         dh, row, frame, row - int(reference.frame_offsets[frame]), element, other, nearest_frame,
         other - int(reference.frame_offsets[nearest_frame]), nearest_element, distance,
-        distance**2 / (2.0 * reference.bandwidth**2), place + 1, float(own[place]), float(known[place]), n_here,
+        distance**2 / (2.0 * reference.bandwidth**2), place + 1, kind, float(own[place]), float(known[place]), n_here,
         n_there, share, reason,
     )  # fmt: skip
 
@@ -257,6 +268,7 @@ def _in_words(
     own: npt.NDArray[np.float64],
     known: npt.NDArray[np.float64],
     place: int,
+    kind: str,
     n_here: int,
     n_there: int,
     share: float,
@@ -273,7 +285,7 @@ def _in_words(
     if element != nearest_element:
         told.append(f"the atom there is {nearest_element}")
     name = "nearest neighbour" if place == 0 else f"{_ordinal(place + 1)} neighbour"
-    by_neighbour = f"{name} at {_at(own[place])}, there at {_at(known[place])}"
+    by_neighbour = f"{name}{f' ({kind})' if kind else ''} at {_at(own[place])}, there at {_at(known[place])}"
     m = min(_FIRST, n_here, n_there)
     ratios = own[:m] / known[:m]
     scale = float(np.median(ratios)) if m > 1 else 1.0
@@ -294,6 +306,21 @@ def _in_words(
         told.append(f"{_count(n_here, reference.k)} neighbours within {reference.cutoff:g} Å, there "
                     f"{_count(n_there, reference.k)}")  # fmt: skip
     return "; ".join(told)
+
+
+def _element_of(reference: Reference, row: int, value: float) -> str:
+    """Element of the neighbour whose component of the first block has this value; empty where it cannot be told."""
+    if reference.species == "none" or value <= 0.0:
+        return ""
+    width, centre = 2 * reference.k - 1, _symbol(reference.numbers[row])
+    own = np.asarray(reference.x[row], np.float64)
+    found = []
+    for name, start in zip(block_names(reference.elements, reference.species), range(0, len(own), width), strict=True):
+        if centre in name and np.isclose(own[start : start + reference.k], value, rtol=1e-6, atol=0.0).any():
+            found.append(name[0] if name[-1] == centre else name[-1])
+    if not found and reference.species == "blocks":  # there is a block of the own element only
+        found = [element for element in reference.elements if element != centre]
+    return found[0] if len(found) == 1 else ""
 
 
 def _ordinal(n: int) -> str:
