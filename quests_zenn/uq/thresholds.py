@@ -142,7 +142,7 @@ def leave_out(
     if sizes.sum() > most:
         order = np.random.default_rng(seed).permutation(np.flatnonzero(chosen))
         reached = np.cumsum(sizes[order])
-        enough = np.searchsorted(reached, most) + 1
+        enough = int(np.searchsorted(reached, most)) + 1
         # so many groups, where that is not five times the work
         enough = max(enough, min(GROUPS, int(np.searchsorted(reached, 5 * most)) + 1))
         chosen[order[enough:]] = False
