@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import os
 import re
@@ -31,7 +32,7 @@ from quests_zenn.cli._tell import warn
 from quests_zenn.cli.filter import FOUND
 from quests_zenn.descriptors import element_symbols
 from quests_zenn.io import plots_novel
-from quests_zenn.io.follow import Follower, Place, head_of
+from quests_zenn.io.follow import Follower, Place, hash_of
 from quests_zenn.io.frames import as_frame, holds_bare_types, read_atoms, selected_atoms, split_index, stem
 from quests_zenn.io.journal import Journal, journal_of
 from quests_zenn.io.outputs import check_output, make_writable
@@ -42,6 +43,9 @@ from quests_zenn.uq.reference import Reference
 #: Seconds between two notes of how far a run has come, while nothing is flagged.
 NOTE_EVERY = 1.0
 
+#: Bytes at the beginning of a file by which it is known again at once, before its frames are compared.
+HEAD = 512
+
 #: Flagged frames that a table lists; the JSON document has all.
 MOST_LISTED = 20
 
@@ -51,7 +55,10 @@ LARGER = 2.0
 
 @dataclass
 class Item:
-    """A frame, the number of its file, its number among the frames read of that file, and for a Follower its place."""
+    """A frame, the number of its file, its number among the frames read of that file, and for a Follower its place.
+
+    `digest` is that of all that was read of the file so far.
+    """
 
     label: str
     atoms: Any
@@ -59,6 +66,11 @@ class Item:
     count: int
     begin: Place
     end: Place
+    digest: str = ""
+
+
+class ChangedError(DataError):
+    """An input is not what an earlier run read."""
 
 
 class FilterRun:
@@ -71,15 +83,21 @@ class FilterRun:
         self.output: str | None = options["output"]
         self.jobs = resolve_jobs(options["jobs"])
         self.times = _tell.Times()
-        self.flagged: list[dict[str, Any]] = []
-        self.n_frames = self.n_atoms = self.largest = 0
-        self.state: dict[str, Any] = {"file": 0, "count": 0, "last": 0, "number": 0, "offset": 0, "heads": {}}
+        self._begin()
         self.left = ""
         self.stopping = False  # Ctrl-C while a file is followed: the run ends well
+        self.resumed = False  # whether it is known what an earlier run left
+
+    def _begin(self) -> None:
+        """Nothing is judged yet."""
+        self.flagged: list[dict[str, Any]] = []
+        self.n_frames = self.n_atoms = self.largest = 0
+        self.state: dict[str, Any] = {"file": 0, "count": 0, "last": 0, "number": 0, "offset": 0}
+        self.state |= {"heads": {}, "read": {}}
+        self.hashed: Any = None  # of what an earlier run read of a file that is followed
         # of every frame judged: its file, its number there, and its novel share
         self.judged: tuple[Any, Any, Any] = (array("q"), array("q"), array("d"))
         self.noted = 0  # how many of these the journal knows
-        self.resumed = False  # whether it is known what an earlier run left
 
     # --- before the work ----------------------------------------------------------------------------------------------
 
@@ -129,10 +147,17 @@ class FilterRun:
                 try:
                     self._resume()
                     self.resumed = True
-                    self._judge_all()
+                    try:
+                        self._judge_all()
+                    except ChangedError:
+                        if self.journal is None or not options["overwrite"]:
+                            raise
+                        self.journal.restart()
+                        self.filter.forget()
+                        self._begin()
+                        self._judge_all()
                     if self.journal is not None:
-                        named = {kind: self.options[kind] for kind in ("json_file", "plot_file")}
-                        self.journal.add(b"", {**self._state(), **named, "ended": True})
+                        self.journal.add(b"", {**self._state(), "ended": True})
                     self._write_documents()
                     if self.journal is not None:
                         self.journal.finish()
@@ -186,15 +211,21 @@ class FilterRun:
             raise DataError(f"{error}; give another --false-alarm, or --threshold a number in nats{other}") from error
 
     def _stopped(self, error: BaseException) -> None:
-        """Leave behind what another run can go on from; after an error in the data, nothing."""
+        """Leave behind what another run can go on from, if anything was noted down."""
         interrupted = _options.Interrupts.pending or isinstance(error, KeyboardInterrupt)
         if self.journal is None:
             raise error
         if not interrupted:
-            useful = self.n_frames > 0 and (self.follow or self.journal.state.get("ended"))
-            if self.resumed and not useful:
+            if not self.resumed or isinstance(error, ChangedError):
+                raise error
+            if not self.journal.state.get("n_atoms"):
                 self.journal.discard()
-            raise error
+                raise error
+            if not isinstance(error, ValueError | OSError):
+                raise error
+            target = self.journal.target
+            kept = f"what was flagged before is in {target}" if target.exists() else "what was judged before is noted"
+            raise DataError(f"{error}; {kept}, and the same command goes on from there") from error
         _options.Interrupts.pending = False
         name = click.get_current_context().command_path
         click.echo(f"{name}: interrupted; the same command goes on where this one stopped", err=True)
@@ -208,20 +239,28 @@ class FilterRun:
         for kind in ("json_file", "plot_file"):
             path = self.options[kind]
             if path:
-                may = told.get(kind) == path or self.options["overwrite"]
+                may = self._may_replace(kind)
                 (check_plot if kind == "plot_file" else check_output)(path, may)
         for number, head in told.get("heads", {}).items():
             path = split_index(self.files[int(number)])[0]
             other = ""
             if not os.path.isfile(path):
                 other = "no such file; it was read before, and --overwrite begins anew"
-            elif list(head_of(path, head[0])) != head:
-                other = "is not the file that was read before; --overwrite begins anew"
+            else:
+                size, self.hashed = hash_of(path, head[0])
+                if size < head[0]:
+                    other = (
+                        "is shorter than what was read of it before; was it truncated, or written anew? --overwrite "
+                        "begins anew"
+                    )
+                elif self.hashed.hexdigest() != head[1]:
+                    other = "is not the file that was read before; --overwrite begins anew"
             if other and self.options["overwrite"]:
                 self.journal.restart()
+                self._begin()
                 return
             if other:
-                raise DataError(f"{path}: {other}")
+                raise ChangedError(f"{path}: {other}")
         self.state = {name: told.get(name, value) for name, value in self.state.items()}
         self.n_frames, self.n_atoms, self.largest = (told.get(name, 0) for name in ("n_frames", "n_atoms", "largest"))
         self.filter.unseen |= set(told.get("unseen", ()))
@@ -249,13 +288,31 @@ class FilterRun:
             return
         written = {(entry["file"], entry["count"]) for entry in self.flagged if entry["written"]}
         done, every = (self.state["file"], self.state["count"]), self.options["every"]
+        before = self.state["read"].copy()  # by the run before this one: how many frames of each file, and their hash
         for number, spec in enumerate(self.files):
+            total, hashed = 0, hashlib.sha256()
+            n_before, hash_before = before.get(str(number), (0, ""))
             for count, (label, atoms) in enumerate(read_atoms(spec, self.options["type_map"])):
+                total += 1
+                if self.journal is not None:
+                    for part in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
+                        hashed.update(np.ascontiguousarray(part).data)
+                    if total == n_before and hashed.hexdigest() != hash_before:
+                        raise ChangedError(
+                            f"{spec}: its frames are not those that were judged before (it was written anew, or its "
+                            "index counts from the end and it grew); --overwrite begins anew"
+                        )
                 if (number, count) < done:  # judged by the run before this one
                     if (number, count) in written and not self.options["keep_all"]:
                         self.filter.keep(self._judge(label, atoms))
                 elif count % every == 0:
-                    yield Item(label, atoms, number, count, Place(), Place())
+                    yield Item(label, atoms, number, count, Place(), Place(), hashed.hexdigest())
+            if total < n_before or (number < done[0] and n_before and total > n_before):
+                raise ChangedError(
+                    f"{spec}: {_count(total, 'frame')} are there, and {n_before:,} when it was read before; "
+                    "--overwrite begins anew"
+                )
+            self.state["read"][str(number)] = [total, hashed.hexdigest()]
 
     def _followed(self) -> Iterator[Item]:
         options = self.options
@@ -267,10 +324,10 @@ class FilterRun:
 
         reader = Follower(
             path, Place(self.state["number"], self.state["offset"]), idle=options["idle"], every=options["every"],
-            type_map=options["type_map"], on_wait=waiting, stop=lambda: self.stopping,
+            type_map=options["type_map"], on_wait=waiting, stop=lambda: self.stopping, hashed=self.hashed,
         )  # fmt: skip
         for label, atoms, begin, end in reader:
-            yield Item(label, atoms, 0, begin.number, begin, end)
+            yield Item(label, atoms, 0, begin.number, begin, end, reader.hashed.hexdigest())
         self.left = reader.left
         if self.n_frames == 0:
             if self.stopping:
@@ -314,10 +371,14 @@ class FilterRun:
         self.n_atoms += verdict.n_asked
         self.largest = max(self.largest, verdict.n_asked)
         heads = self.state["heads"]
-        if str(item.file) not in heads:
+        if self.follow:
+            heads["0"] = [item.end.offset, item.digest]
+        else:
             path = split_index(self.files[item.file])[0]
-            if os.path.isfile(path):
-                heads[str(item.file)] = list(head_of(path, item.end.offset if self.follow else sys.maxsize))
+            if str(item.file) not in heads and os.path.isfile(path):
+                size, hashed = hash_of(path, HEAD)
+                heads[str(item.file)] = [size, hashed.hexdigest()]
+            self.state["read"][str(item.file)] = [item.count + 1, item.digest]
         self.state |= {"file": item.file, "count": item.count + 1, "last": _where(item.label, "")[1], "heads": heads}
         self.state |= {"number": item.end.number, "offset": item.end.offset}
         self.state |= {"n_frames": self.n_frames, "n_atoms": self.n_atoms, "largest": self.largest}
@@ -391,9 +452,9 @@ class FilterRun:
 
     def _write_documents(self) -> None:
         options, known = self.options, self.known
-        again = self.journal is not None and self.journal.resumed
         if options["plot_file"]:
-            self._plot(options["overwrite"] or again)
+            self._plot(self._may_replace("plot_file"))
+            self._note_written("plot_file")
         rule = {name: options[name] for name in ("min_atoms", "min_share", "every", "select")}
         auto = options["threshold"] == "auto"
         document = {
@@ -410,8 +471,20 @@ class FilterRun:
                 {name: found[name] for name in found if name not in ("file", "count")} for found in self.flagged
             ],
         }  # fmt: skip
-        shown = options | {"overwrite": options["overwrite"] or again}
+        shown = options | {"overwrite": self._may_replace("json_file")}
         _tell.write_document("filter", self.files, shown, document, self.times, self.jobs)
+        self._note_written("json_file")
+
+    def _may_replace(self, kind: str) -> bool:
+        """Whether a document may be replaced: asked for, or because this run wrote it before it was broken off."""
+        if self.journal is not None and self.journal.resumed and self.journal.state.get(kind) == self.options[kind]:
+            return True
+        return bool(self.options["overwrite"])
+
+    def _note_written(self, kind: str) -> None:
+        """That a document is of this run: not before it was written, for until then it may be somebody else's."""
+        if self.journal is not None and self.options[kind]:
+            self.journal.add(b"", {kind: self.options[kind]})
 
     def _threshold_source(self) -> str:
         options = self.options

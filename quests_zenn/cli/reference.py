@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from quests_zenn.cli import _options
 
@@ -115,6 +116,9 @@ def reference(files: tuple[str, ...], **options: Any) -> None:
         raise click.UsageError("a reference needs a place: -o train.qref")
     if options["only_new"] and options["extend"] is None:
         raise click.UsageError("--only-new belongs to --extend")
+    source = click.get_current_context().get_parameter_source("eps")
+    if not options["only_new"] and source not in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP):
+        raise click.UsageError("--eps belongs to --only-new")
     if options["extend"] is not None:
         _reference.extend(files, options)
     else:

@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from quests_zenn._core.checks import DataError
 from quests_zenn.io.frames import _map_types
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 #: Bytes read at once.
 _BLOCK = 1 << 20
@@ -25,9 +28,6 @@ _LONGEST_HEADER = 40
 
 #: Seconds between two looks at a file that does not grow.
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0
-
-#: Bytes at the beginning of a file by which it is known again.
-_HEAD = 512
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,13 @@ class Follower:
         Called once if the file is not there yet.
     stop : callable or None
         Asked after each frame and while waiting; true ends the reading, as `idle` does.
+    hashed : hash or None
+        Of all bytes before `place`, see `hash_of`; by default, `place` is the beginning.
 
     Attributes
     ----------
+    hashed : hash
+        Of all bytes up to the end of the frame that came last.
     left : str
         After the end: what is there of a frame that was not complete; empty if nothing is.
     """
@@ -82,10 +86,12 @@ class Follower:
         type_map: Mapping[int, int] | None = None,
         on_wait: Callable[[], None] | None = None,
         stop: Callable[[], bool] | None = None,
+        hashed: _Hash | None = None,
     ) -> None:
         self.path, self.place, self.idle, self.every, self.type_map = path, place, idle, every, type_map
         self.on_wait, self.stop = on_wait, stop
         self.left = ""
+        self.hashed = hashlib.sha256() if hashed is None else hashed
         self._lines: list[bytes] = []
         self._rest = b""
         self._kind = ""
@@ -188,9 +194,10 @@ class Follower:
 
     def _advance(self, lines: int, frames: int) -> None:
         if lines:
-            size = sum(map(len, self._lines[:lines]))
+            passed = b"".join(self._lines[:lines])
             del self._lines[:lines]
-            self.place = Place(self.place.number + frames, self.place.offset + size)
+            self.hashed.update(passed)
+            self.place = Place(self.place.number + frames, self.place.offset + len(passed))
 
     def _length(self) -> int | None:
         """Lines of the frame that begins with the first line; None where that is not known yet."""
@@ -257,8 +264,11 @@ class Follower:
         return atoms
 
 
-def head_of(path: str, size: int) -> tuple[int, str]:
+def hash_of(path: str, size: int) -> tuple[int, _Hash]:
     """Number of bytes at the beginning of a file, at most `size`, and their hash; by these it is known again."""
+    hashed, left = hashlib.sha256(), size
     with open(path, "rb") as stream:
-        head = stream.read(min(size, _HEAD))
-    return len(head), hashlib.sha256(head).hexdigest()
+        while left > 0 and (block := stream.read(min(left, _BLOCK))):
+            hashed.update(block)
+            left -= len(block)
+    return size - left, hashed

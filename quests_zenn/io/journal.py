@@ -7,11 +7,12 @@ nothing is there twice.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from quests_zenn._core.checks import DataError
 from quests_zenn.io.outputs import check_output, plain
@@ -32,8 +33,8 @@ _LEAVE = "overwrite"
 
 
 def journal_of(output: str | os.PathLike[str]) -> Path:
-    """Name of the journal of an output."""
-    target = Path(output)
+    """Name of the journal of an output; that of a link is beside the file it points to."""
+    target = Path(os.path.realpath(output)) if os.path.islink(output) else Path(output)
     return target.with_name(target.name + ENDING)
 
 
@@ -79,14 +80,16 @@ class Journal:
         check_output(target, overwrite or self.resumed)
         check_output(self.path, True)
         self._overwrite, self._in_place = overwrite, in_place
-        self._stream: BinaryIO | None = None
-        self._data: BinaryIO | None = None
+        self._stream: io.FileIO | None = None
+        self._data: io.FileIO | None = None
 
     def __enter__(self) -> Journal:
-        self._stream = open(self.path, "ab+")
+        self._stream = _appended(self.path)
         try:
             self._lock()
             good = self._read() if self.resumed else 0
+            if good == 0:  # a journal that says nothing gives no leave to replace what is there
+                check_output(self.output, self._overwrite)
             self._stream.truncate(good)
             if good == 0:
                 self.resumed = False
@@ -147,10 +150,14 @@ class Journal:
         assert self._stream is not None
         self._stream.seek(0)
         end = 0
-        for line in self._stream:
-            end += len(line)
-            if line.endswith(b"\n"):  # else the run was killed while it wrote this
-                yield line, end
+        reader = io.BufferedReader(self._stream)
+        try:
+            for line in reader:
+                end += len(line)
+                if line.endswith(b"\n"):  # else the run was killed while it wrote this
+                    yield line, end
+        finally:
+            reader.detach()
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """What was noted down so far, one entry at a time."""
@@ -196,7 +203,7 @@ class Journal:
         """Append a record to the file, where it is not empty, and then an entry to the journal."""
         if record:
             if self._data is None:
-                self._data = open(self.target, "ab")  # noqa: SIM115 - closed at the end
+                self._data = _appended(self.target)
             _write(self._data, record)
             self.state["size"] += len(record)
         self._write({**entry, "size": self.state["size"]})
@@ -238,13 +245,19 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
-def _write(stream: BinaryIO, content: bytes) -> None:
+def _appended(path: Path) -> io.FileIO:
+    """A file to append to, without a buffer: what could not be written must not be tried again when it is closed."""
+    return open(path, "ab+", buffering=0)
+
+
+def _write(stream: io.FileIO, content: bytes) -> None:
+    rest = memoryview(content)
     try:
-        stream.write(content)
-        stream.flush()
+        while rest:
+            rest = rest[stream.write(rest) :]
         os.fsync(stream.fileno())
     except OSError as error:
-        raise DataError(f"{stream.name}: cannot be written ({error.strerror or error})") from error
+        raise DataError(f"{os.fspath(stream.name)}: cannot be written ({error.strerror or error})") from error
 
 
 def _short(value: Any) -> str:

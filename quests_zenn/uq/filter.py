@@ -154,11 +154,13 @@ class FrameFilter:
         Parameters
         ----------
         frame : Frame, ase.Atoms or tuple
-        asked : numpy.ndarray of int, optional
-            Indices of the atoms that count; by default all.
+        asked : numpy.ndarray of int or bool, optional
+            Indices of the atoms that count, each once, or a mask (n,); by default all.
 
         Raises
         ------
+        ValueError
+            If `asked` names no atoms of the frame, or one twice.
         DataError
             See `get_descriptors`.
         """
@@ -166,7 +168,7 @@ class FrameFilter:
         strangers = [number for number in np.unique(env.numbers).tolist() if number not in self._seen]
         if strangers:
             self.unseen |= set(element_symbols(np.array(strangers)))
-        rows = np.arange(len(env)) if asked is None else asked
+        rows = np.arange(len(env)) if asked is None else chosen_rows(asked, len(env), "asked")
         part = env if asked is None else _rows_of(env, rows)
         here, scores = self._judge(part)
         novel = np.zeros(len(env), bool)
@@ -229,6 +231,12 @@ class FrameFilter:
             reference = self.reference
             self._kept[step] = Reference.from_environments(part, reference.bandwidth, same_centre=reference.same_centre)
         self.n_kept += 1
+
+    def forget(self) -> None:
+        """As if no frame had been judged or kept."""
+        self._kept.clear()
+        self.unseen.clear()
+        self.n_kept = 0
 
     def score(self, verdict: Verdict) -> npt.NDArray[np.float64]:
         """dH of all atoms of the frame (n,), nats; inf for elements that the reference never saw. It is not scaled."""
@@ -343,6 +351,27 @@ def frame_threshold(
             "they cannot tell the rate of false alarms; give a threshold in nats"
         )
     return group_quantile(dh[starts + needed - 1], found.groups[frames[starts]], rate, "frames")
+
+
+def chosen_rows(chosen: Any, n: int, name: str) -> npt.NDArray[np.int64]:
+    """Indices of some of `n` rows, given as such, each once, or as a mask.
+
+    Raises
+    ------
+    ValueError
+        If they are no whole numbers from 0 to n - 1, or one comes twice, or the mask has another length.
+    """
+    rows = np.asarray(chosen)
+    if rows.dtype == bool and rows.shape == (n,):
+        return np.flatnonzero(rows)
+    if rows.ndim != 1 or not (rows.size == 0 or np.issubdtype(rows.dtype, np.integer)):
+        raise ValueError(f"{name} must be a list of whole numbers, or a mask of {n} values")
+    rows = rows.astype(np.int64)
+    if rows.size and (rows.min() < 0 or rows.max() >= n):
+        raise ValueError(f"{name} must lie between 0 and {n - 1}, got {rows.min() if rows.min() < 0 else rows.max()}")
+    if len(np.unique(rows)) < len(rows):
+        raise ValueError(f"{name} must hold each index once")
+    return rows
 
 
 def _share(value: Any) -> float:

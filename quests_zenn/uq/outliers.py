@@ -16,6 +16,7 @@ from quests_zenn.descriptors._layout import block_names
 from quests_zenn.entropy import DEFAULT_BANDWIDTH
 from quests_zenn.entropy.bandwidth import SAME
 from quests_zenn.io.frames import FrameSource
+from quests_zenn.uq.filter import chosen_rows
 from quests_zenn.uq.reference import Reference
 from quests_zenn.uq.thresholds import leave_out
 
@@ -167,7 +168,7 @@ def find_outliers(
     found = leave_out(reference, whole_only=False, most=len(reference), jobs=jobs)
     dh, owner = found.dh, found.frames
     ranked = np.zeros(len(dh), bool)
-    ranked[slice(None) if among is None else among] = True
+    ranked[slice(None) if among is None else chosen_rows(among, len(ranked), "among")] = True
     sizes = np.bincount(owner[ranked], minlength=reference.n_frames)
     there = sizes > 0
     starts = (np.cumsum(sizes) - sizes)[there]

@@ -503,6 +503,10 @@ def test_a_file_that_was_truncated_or_replaced() -> None:
     content = Path("md.xyz").read_bytes()
     Path("md.xyz").write_bytes(content[:1000])
     refused("md.xyz: is shorter than what was read of it before", "md.xyz", *FOLLOW, "-o", "flagged.xyz")
+    middle = content.index(b"Cu ", len(content) // 2) + 20  # one digit, far from the beginning
+    digit = b"1" if content[middle : middle + 1] != b"1" else b"2"
+    Path("md.xyz").write_bytes(content[:middle] + digit + content[middle + 1 :])
+    refused("md.xyz: is not the file that was read before", "md.xyz", *FOLLOW, "-o", "flagged.xyz")
     Path("md.xyz").write_bytes(content.replace(b"a b", b"c d"))
     refused(
         "md.xyz: is not the file that was read before; --overwrite begins anew", "md.xyz", *FOLLOW, "-o", "flagged.xyz"
@@ -594,6 +598,139 @@ def test_an_overwriting_run_whose_files_changed_begins_anew(change: str, monkeyp
         Path("flagged.xyz").write_bytes(b"")
     assert document(*args)["n_frames"] == 16
     run("md.xyz", *GIVEN, "-o", "expected.xyz", status=FOUND)
+    assert Path("flagged.xyz").read_bytes() == Path("expected.xyz").read_bytes()
+
+
+def broken_off(monkeypatch: pytest.MonkeyPatch, after: int, *args: Any) -> None:
+    """A run that is interrupted when it judges one frame more than `after`."""
+    judge, calls = _filter.FilterRun._judge, 0
+
+    def interrupting(self: Any, label: str, atoms: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == after + 1:
+            raise KeyboardInterrupt
+        return judge(self, label, atoms)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_filter.FilterRun, "_judge", interrupting)
+        patch.setattr(_filter, "NOTE_EVERY", 0.0)
+        run(*args, status=130)
+
+
+def test_an_input_that_changed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it begins as before."""
+    frames = read("md.xyz", ":")
+    moved = [atoms.copy() for atoms in frames]
+    moved[3].positions[5] += 0.01
+    write("growing.xyz", frames[:14])
+    anew = r"growing\.xyz\S*: its frames are not those that were judged before .*; --overwrite begins anew"
+    for spec, second, sentence in [
+        ("growing.xyz", frames[:4], r"growing\.xyz: 4 frames are there, and 9 when it was read before; --overwrite"),
+        ("growing.xyz", moved, anew),
+        ("growing.xyz@-12:", frames, anew),
+        ("growing.xyz@::-1", frames, anew),
+    ]:
+        args = (spec, *GIVEN, "-o", "flagged.xyz")
+        for path in Path().glob("*flagged*"):
+            path.unlink()
+        write("growing.xyz", frames[:14])
+        broken_off(monkeypatch, 9, *args)
+        write("growing.xyz", second)
+        refused(sentence, *args)
+        # with --overwrite from the beginning, also if the run before this one had it
+        run(*args, "--overwrite", status=0 if len(second) == 4 else FOUND)
+        assert not Path("flagged.xyz.progress.jsonl").exists()
+        write("growing.xyz", frames[:14])
+        broken_off(monkeypatch, 9, *args, "--overwrite")
+        write("growing.xyz", second)
+        found = document(*args, "--overwrite", status=0 if len(second) == 4 else FOUND)
+        fresh = document(spec, *GIVEN, "-o", "fresh.xyz", "--overwrite", status=0 if len(second) == 4 else FOUND)
+        assert found["frames"] == fresh["frames"]
+        assert found["n_frames"] == fresh["n_frames"]
+    # a file that was finished before has grown; one that is being read may grow
+    args = ("growing.xyz", "train.xyz", *GIVEN, "-o", "flagged.xyz", "--overwrite")
+    write("growing.xyz", frames[:10])
+    broken_off(monkeypatch, 12, *args)
+    write("growing.xyz", frames)
+    refused("growing.xyz: 16 frames are there, and 10 when it was read before", *args[:-1])
+    for path in Path().glob("*flagged*"):
+        path.unlink()
+    write("growing.xyz", frames[:10])
+    broken_off(monkeypatch, 8, "growing.xyz", *GIVEN, "-o", "flagged.xyz")
+    write("growing.xyz", frames)
+    assert document("growing.xyz", *GIVEN, "-o", "flagged.xyz")["n_frames"] == 16
+
+
+@pytest.mark.parametrize("kind", ["--json", "--plot"])
+def test_a_document_of_somebody_else_stays(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It appeared while the run was under way: refused, and refused again."""
+    if kind == "--plot":
+        pytest.importorskip("matplotlib")
+    for mode in (GIVEN, FOLLOW):
+        Path("mine.svg").unlink(missing_ok=True)
+        judge = _filter.FilterRun._judge_all
+
+        def meanwhile(self: Any, judge: Any = judge) -> None:
+            judge(self)
+            Path("mine.svg").write_text("precious")
+
+        args = ("md.xyz", *mode, "-o", "flagged.xyz", kind, "mine.svg")
+        with monkeypatch.context() as patch:
+            patch.setattr(_filter.FilterRun, "_judge_all", meanwhile)
+            _, err = run(*args, status=1)
+            assert "mine.svg: exists already" in err
+        refused("mine.svg: exists already", *args)
+        assert Path("mine.svg").read_text() == "precious"
+        Path("mine.svg").unlink()
+        with monkeypatch.context() as patch:  # while it goes on
+            patch.setattr(_filter.FilterRun, "_judge_all", meanwhile)
+            _, err = run(*args, status=1)
+        assert Path("mine.svg").read_text() == "precious"
+        Path("mine.svg").unlink()
+        run(*args, status=FOUND)
+        if mode is FOLLOW:
+            run(*args, status=FOUND)  # its own is replaced
+        for path in Path().glob("*flagged*"):
+            path.unlink()
+
+
+def test_an_empty_journal_gives_no_leave_to_replace() -> None:
+    for said in ("", '{"format": "que'):
+        Path("flagged.xyz").write_text("precious")
+        Path("flagged.xyz.progress.jsonl").write_text(said)
+        refused("flagged.xyz: exists already", "none.xyz", *FOLLOW, "-o", "flagged.xyz")
+        refused("flagged.xyz: exists already", "md.xyz", *GIVEN, "-o", "flagged.xyz")
+        assert Path("flagged.xyz").read_text() == "precious"
+
+
+def test_a_linked_output_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("deep").mkdir()
+    for mode in (GIVEN, FOLLOW):
+        Path("link.xyz").symlink_to("deep/real.xyz")
+        Path("deep/real.xyz").write_text("old")
+        broken_off(monkeypatch, 9, "md.xyz", *mode, "-o", "link.xyz", "--overwrite")
+        assert document("md.xyz", *mode, "-o", "link.xyz")["n_frames"] == 16
+        assert Path("link.xyz").is_symlink()
+        assert len(read("deep/real.xyz", ":")) == 5
+        for path in (Path("link.xyz"), *Path("deep").iterdir()):
+            path.unlink()
+
+
+@pytest.mark.parametrize("mode", [GIVEN, FOLLOW])
+def test_a_full_disk_keeps_what_was_found(mode: tuple[Any, ...]) -> None:
+    resource = pytest.importorskip("resource")
+    run("md.xyz", *GIVEN, "-o", "expected.xyz", status=FOUND)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(0.7 * os.path.getsize("expected.xyz")), before[1]))
+    try:
+        _, err = run("md.xyz", *mode, "-o", "flagged.xyz", status=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    name = "flagged.xyz" if mode is FOLLOW else ".flagged.xyz.part"
+    told = f"{name}: cannot be written (File too large); what was flagged before is in {name}, and the same command"
+    assert told in err
+    run("md.xyz", *mode, "-o", "flagged.xyz", status=FOUND)
     assert Path("flagged.xyz").read_bytes() == Path("expected.xyz").read_bytes()
 
 
@@ -695,10 +832,35 @@ def test_another_command_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None
     refused(r"flagged\.xyz: exists already", "md.xyz", *FOLLOW, "-o", "flagged.xyz")
 
 
-def test_errors_in_the_data_leave_nothing_behind() -> None:
+def test_errors_in_the_data_keep_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     content = Path("md.xyz").read_bytes()
+    run("md.xyz", *GIVEN, "-o", "expected.xyz", status=FOUND)
     Path("cut.xyz").write_bytes(content[: len(content) // 2 - 300])
-    refused("cut.xyz: cannot be read after 7 good frames", "cut.xyz", *GIVEN, "-o", "flagged.xyz")
+    told = (
+        r"^quests-zenn filter: cut.xyz: cannot be read after 7 good frames.*; what was flagged before is in "
+        r"\.flagged\.xyz\.part, and the same command goes on from there$"
+    )
+    _, err = run("cut.xyz", *GIVEN, "-o", "flagged.xyz", status=1)
+    assert re.search(told, " ".join(err.split())), err
+    assert len(read(".flagged.xyz.part", ":", format="extxyz")) == 3
+    refused("the same command goes on", "cut.xyz", *GIVEN, "-o", "flagged.xyz")
+    Path("cut.xyz").write_bytes(content)
+    judge = _filter.FilterRun._judge
+    judged: list[str] = []
+
+    def watching(self: Any, label: str, atoms: Any) -> Any:
+        judged.append(label)
+        return judge(self, label, atoms)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_filter.FilterRun, "_judge", watching)
+        run("cut.xyz", *GIVEN, "-o", "flagged.xyz", status=FOUND)
+    assert "cut.xyz, frame 0" not in judged
+    assert len(read("flagged.xyz", ":")) == 5
+    assert Path("flagged.xyz").read_bytes().replace(b"cut.xyz", b"md.xyz") == Path("expected.xyz").read_bytes()
+    for path in Path().glob("*flagged*"):
+        path.unlink()
+    # where nothing was judged, nothing is left
     Path("text.xyz").write_text("hello\nworld\n")
     refused("frame 0: does not begin as one of extended XYZ", "text.xyz", *FOLLOW, "-o", "flagged.xyz")
     # what was found while following stays

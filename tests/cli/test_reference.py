@@ -276,6 +276,8 @@ def test_wrong_usage() -> None:
         ("Missing argument 'FILE...'", []),
         ("a reference needs a place: -o train.qref", ["cold.xyz"]),
         ("--only-new belongs to --extend", ["cold.xyz", "-o", "a.qref", "--only-new"]),
+        ("--eps belongs to --only-new", ["cold.xyz", "-o", "a.qref", "--eps", 5]),
+        ("--eps belongs to --only-new", ["hot.xyz", "--extend", "cold.qref", "-o", "a.qref", "--eps", 5]),
         ("--show takes no other files", ["cold.xyz", "--show", "cold.qref"]),
         ("--show takes no other files", ["--show", "cold.qref", "-o", "a.qref"]),
         ("'1.5' is no number between 0 and 1", ["cold.xyz", "-o", "a.qref", "--false-alarm", 1.5]),

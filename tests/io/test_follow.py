@@ -16,7 +16,7 @@ from ase.build import bulk, molecule
 from ase.io import write
 
 from quests_zenn._core.checks import DataError
-from quests_zenn.io.follow import Follower, Place, head_of
+from quests_zenn.io.follow import Follower, Place, hash_of
 from quests_zenn.io.frames import read_atoms
 
 DUMP = """ITEM: TIMESTEP
@@ -210,11 +210,29 @@ def test_what_cannot_be_followed(tmp_path: Path) -> None:
 def test_a_file_is_known_by_its_head(tmp_path: Path) -> None:
     write(tmp_path / "a.xyz", [bulk("Cu", cubic=True) * (2, 2, 2)] * 2)
     content = (tmp_path / "a.xyz").read_bytes()
+
+    def head_of(path: str, size: int) -> tuple[int, str]:
+        n, hashed = hash_of(path, size)
+        return n, hashed.hexdigest()
+
     head = head_of(str(tmp_path / "a.xyz"), 1000)
     (tmp_path / "b.xyz").write_bytes(content * 2)
     assert head_of(str(tmp_path / "b.xyz"), head[0]) == head
     (tmp_path / "b.xyz").write_bytes(content.replace(b"1.8", b"1.9"))
     assert head_of(str(tmp_path / "b.xyz"), head[0]) != head
+
+
+def test_the_hash_of_what_was_read(grown: Path) -> None:
+    """That of the bytes before the next frame, from the beginning of the file, wherever reading began."""
+    seen = []
+    reader = Follower(str(grown), idle=0.0, every=2)
+    for _, _, _, end in reader:
+        seen.append((end, reader.hashed.hexdigest()))
+        assert hash_of(str(grown), end.offset)[1].hexdigest() == seen[-1][1]
+    assert len(seen) == 2
+    place = seen[0][0]
+    reader = Follower(str(grown), place, idle=0.0, every=2, hashed=hash_of(str(grown), place.offset)[1])
+    assert [(end, reader.hashed.hexdigest()) for _, _, _, end in reader] == seen[1:]
 
 
 def test_it_stops_when_it_is_asked_to(grown: Path) -> None:

@@ -220,3 +220,45 @@ def test_a_journal_begins_anew(output: Path) -> None:
         journal.add(RECORDS[1], {"done": 2, "record": 1})
         journal.finish()
     assert output.read_bytes() == RECORDS[1]
+
+
+@pytest.mark.parametrize("said", [b"", b'{"format": "quests'])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_journal_that_says_nothing_gives_no_leave(said: bytes, in_place: bool, output: Path) -> None:
+    output.write_text("precious")
+    journal_of(output).write_bytes(said)
+    with pytest.raises(DataError, match=r"out\.xyz: exists already"):
+        work(output, in_place)
+    assert output.read_text() == "precious"
+    assert work(output, in_place, overwrite=True) == []
+    assert output.read_bytes() == b"".join(RECORDS)
+
+
+def test_a_link_has_the_journal_of_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    real, link = tmp_path / "deep" / "real.xyz", tmp_path / "link.xyz"
+    link.symlink_to(real)
+    assert journal_of(link) == journal_of(real)
+    with Journal(link, RUN, overwrite=True) as journal:
+        journal.add(RECORDS[0], {"done": 1, "record": 0})
+    assert work(link, False) == [0]
+    assert real.read_bytes() == b"".join(RECORDS)
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_full_disk(in_place: bool, output: Path) -> None:
+    """One sentence that names the file; when there is room again, the same run goes on."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = b"0123456789abcdef\n" * 350
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
+    try:
+        with Journal(output, RUN, in_place=in_place) as journal:
+            journal.add(RECORDS[0], {"done": 1, "record": 0})
+            with pytest.raises(DataError, match=r"out\.xyz\S*: cannot be written \(File too large\)"):
+                journal.add(large, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert work(output, in_place) == [0]
+    assert output.read_bytes() == b"".join(RECORDS)

@@ -79,6 +79,32 @@ def test_only_atoms_asked_about_count(reference: Reference, others: list[Structu
     assert not share.judge(frame).flagged
 
 
+def test_atoms_asked_about_are_judged(reference: Reference, others: list[Structure]) -> None:
+    judge = FrameFilter(reference, -1.0)
+    frame = others[5]
+    mask = scores(reference, frame) >= -1.0
+    verdict = judge.judge(frame, mask)
+    assert verdict.n_asked == np.count_nonzero(mask) < len(mask)
+    np.testing.assert_array_equal(verdict.novel, mask)
+    n = len(mask)
+    for asked, told in [
+        (np.array([n]), rf"lie between 0 and {n - 1}, got {n}"), (np.array([-1]), "got -1"),
+        (np.array([1.0, 2.0]), "whole numbers"), (np.array([1, 1]), "each index once"), (mask[1:], "a mask of"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=f"^asked must .*{told}"):
+            judge.judge(frame, asked)
+
+
+def test_what_was_kept_is_forgotten(reference: Reference, others: list[Structure]) -> None:
+    judge = FrameFilter(reference, 0.5)
+    verdict = judge.judge(others[10])
+    judge.keep(verdict)
+    assert not judge.judge(others[10]).new
+    judge.forget()
+    assert judge.judge(others[10]).new
+    assert judge.n_kept == 0
+
+
 @pytest.mark.parametrize("threshold", [-1.5, 0.5, 4.0])
 def test_what_was_kept_is_not_new(threshold: float, reference: Reference, others: list[Structure]) -> None:
     """The rule, written out: novel to the reference, and to the novel atoms of kept frames that are as high."""

@@ -285,3 +285,10 @@ def test_only_some_environments_are_asked_about() -> None:
     assert np.isnan(part.max[-1])
     assert len(data) - 1 not in part.frame_order
     assert len(part.frame_order) == whole.first_copy[:-1].sum()
+
+
+def test_environments_that_are_not_there_are_refused() -> None:
+    data = [structures.fcc(repeat=(2, 2, 1), rattle=0.05, seed=60 + i) for i in range(3)]
+    for among in ([10**6], [-1], [1e6], [3, 3]):
+        with pytest.raises(ValueError, match=r"^among must"):
+            find_outliers(data, bandwidth=H, among=np.array(among))
