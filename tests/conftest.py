@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("contract", "structures")
+pytest.register_assert_rewrite("commands", "contract", "structures")
 
 # no deadline: the first call of a kernel compiles it. Derandomised: a red test stays red, on every machine.
 settings.register_profile(

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -18,7 +19,6 @@ from ase.io import read, write
 from click.testing import CliRunner
 
 from quests_zenn.cli._calibrate import _print_bound
-from quests_zenn.cli.main import main
 from quests_zenn.uq import ErrorBound, Reference, check_coverage
 
 Array = npt.NDArray[np.float64]
@@ -31,11 +31,7 @@ KNOWN = ("--reference", "cold.qref")
 
 def run(*args: Any, status: int = 0) -> tuple[str, str]:
     """What the command says on stdout and stderr."""
-    result = CliRunner().invoke(main, ["calibrate", *map(str, args)], prog_name="quests-zenn")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, (result.exit_code, result.stdout, result.stderr)
-    return result.stdout, result.stderr
+    return commands.run("calibrate", *args, status=status)
 
 
 def document(*args: Any) -> dict[str, Any]:

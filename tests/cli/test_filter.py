@@ -15,15 +15,14 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
-from click.testing import CliRunner
 
 from quests_zenn.cli import _filter
-from quests_zenn.cli.main import main
 from quests_zenn.io import journal
 from quests_zenn.io.follow import Follower
 from quests_zenn.uq import Reference
@@ -36,11 +35,7 @@ SCRIPT = Path(sysconfig.get_path("scripts")) / "quests-zenn"
 
 def run(*args: Any, status: int = 0) -> tuple[str, str]:
     """What the command says on stdout and stderr."""
-    result = CliRunner().invoke(main, ["filter", *[str(arg) for arg in args]], prog_name="quests-zenn")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, (result.exit_code, result.stdout, result.stderr)
-    return result.stdout, result.stderr
+    return commands.run("filter", *args, status=status)
 
 
 def document(*args: Any, status: int = FOUND) -> dict[str, Any]:

@@ -12,15 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.io import read, write
-from click.testing import CliRunner
 
-from quests_zenn.cli.main import main
 from quests_zenn.uq import Reference, generate
 
 H = "0.03"
@@ -28,11 +27,7 @@ H = "0.03"
 
 def run(*args: Any, status: int = 0) -> tuple[str, str]:
     """What the command says on stdout and stderr."""
-    result = CliRunner().invoke(main, ["generate", *map(str, args)], prog_name="quests-zenn")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, (result.exit_code, result.stdout, result.stderr)
-    return result.stdout, result.stderr
+    return commands.run("generate", *args, status=status)
 
 
 def crystals(n: int, amplitude: float, seed: int) -> list[Atoms]:

@@ -7,14 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
-from click.testing import CliRunner
 
-from quests_zenn.cli.main import main
 from quests_zenn.uq import Reference
 from quests_zenn.uq.outliers import find_outliers
 
@@ -23,11 +22,7 @@ H = 0.03
 
 def run(*args: Any, status: int = 0) -> tuple[str, str]:
     """What the command says on stdout and stderr."""
-    result = CliRunner().invoke(main, ["outliers", *[str(arg) for arg in args]], prog_name="quests-zenn")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, (result.exit_code, result.stdout, result.stderr)
-    return result.stdout, result.stderr
+    return commands.run("outliers", *args, status=status)
 
 
 def document(*args: Any) -> dict[str, Any]:

@@ -13,23 +13,13 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
-from click.testing import CliRunner
+from commands import run
 
 from quests_zenn.cli._known import frame_names
-from quests_zenn.cli.main import main
 from quests_zenn.descriptors import describe
 from quests_zenn.uq import Reference
 
 H = 0.03
-
-
-def run(*args: Any, status: int = 0) -> tuple[str, str]:
-    """What the command says on stdout and stderr."""
-    result = CliRunner().invoke(main, [str(arg) for arg in args], prog_name="quests-zenn")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, (result.exit_code, result.stdout, result.stderr)
-    return result.stdout, result.stderr
 
 
 def document(*args: Any) -> dict[str, Any]:
