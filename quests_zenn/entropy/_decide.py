@@ -78,7 +78,10 @@ _BUCKETS = 32
 _AT_ONCE = 8
 
 #: Share of all leaves that a row may visit.
-PATIENCE = 0.25
+PATIENCE = 0.6
+
+#: Rows that lost patience up to which they go on all the same: packing them for full sums takes a while, too.
+_FEW = 48
 
 #: Share of the set that a limit may amount to, beyond which no row is decided here.
 _DENSE = 1.0 / 64.0
@@ -228,15 +231,14 @@ def fill_leaves(x, order, first, last, mean, axes, scale, heads, tails, centres,
 def sum_directly(y, x, first, last, scale, log_limits, sums):
     """``sums[i] = sum_j exp(-|y_i - x_j|^2 scale - log_limits[i])`` over rows [first, last) of x, in float64."""
     d = x.shape[1]
-    for i in range(len(y)):
-        total = 0.0
-        for j in range(first, last):
+    sums[:] = 0.0
+    for j in range(first, last):  # x, which may be large, is read once for all rows
+        for i in range(len(y)):
             squared = 0.0
             for c in range(d):
                 apart = np.float64(y[i, c]) - np.float64(x[j, c])
                 squared += apart * apart
-            total += math.exp(min(-squared * scale - log_limits[i], 600.0))
-        sums[i] = total
+            sums[i] += math.exp(min(-squared * scale - log_limits[i], 600.0))
 
 
 @kernel
@@ -557,8 +559,11 @@ class Decider:
         `packed` gives the set packed in a precision, for full sums, so that others can use it, too.
         """
         answers = self.decide(y, log_limits, workers)
-        known: npt.NDArray[np.bool_] = answers == KNOWN
         rows = np.flatnonzero(answers == OPEN)
+        if 0 < len(rows) <= _FEW:
+            answers[rows] = self.decide(y[rows], log_limits[rows], workers, 1.0)
+            rows = rows[answers[rows] == OPEN]
+        known: npt.NDArray[np.bool_] = answers == KNOWN
         known[rows[log_limits[rows] == -np.inf]] = True
         rows = rows[np.isfinite(log_limits[rows])]
         pack = self._pack if packed is None else packed
@@ -608,19 +613,22 @@ class Decider:
         known[asked[told]] = apart[told] > 0.0
         return np.setdiff1d(rows, asked[told])
 
-    def decide(self, y: FloatArray, log_limits: npt.NDArray[np.float64], workers: Workers) -> npt.NDArray[np.int8]:
+    def decide(
+        self, y: FloatArray, log_limits: npt.NDArray[np.float64], workers: Workers, patience: float = PATIENCE
+    ) -> npt.NDArray[np.int8]:
         """For every row of y, whether ln sum exceeds its limit: `KNOWN`, `NOVEL`, or `OPEN` (a full sum must say)."""
         answers = np.empty(len(y), np.int8)
-        patience = max(_AT_ONCE, int(PATIENCE * len(self.radii)))
+        # with all the patience in the world, a leaf is visited at most once for each slack, and once for its bound
+        most = max(_AT_ONCE, int(patience * len(self.radii))) if patience < 1.0 else 8 * len(self.radii)
 
         def work(part: tuple[int, int]) -> None:
             decide_rows(
                 y, *part, self.mean, self.axes, self.scale, self.extent, log_limits, self.children, self.split_axes,
                 self.cuts, len(self.x), self.low, self.high, self.group_low, self.group_high, self.heads, self.tails,
-                self.centres, self.radii, _SLACKS, patience, answers,
+                self.centres, self.radii, _SLACKS, most, answers,
             )  # fmt: skip
 
-        workers.run(work, split_evenly(len(y), _ROWS))
+        workers.run(work, split_evenly(len(y), _ROWS, least_parts=16))
         return answers
 
 
