@@ -159,6 +159,7 @@ def table(results: list[dict[str, Any]]) -> str:
     heads = (
         "environments",
         "novel atoms",
+        "open",
         "descriptors, ms",
         "decisions, ms",
         "total, ms",

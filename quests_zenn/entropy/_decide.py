@@ -83,8 +83,8 @@ PATIENCE = 0.6
 #: Rows that lost patience up to which they go on all the same: packing them for full sums takes a while, too.
 _FEW = 48
 
-#: Share of the set that a limit may amount to, beyond which no row is decided here.
-_DENSE = 1.0 / 64.0
+#: Share of the set that a limit may amount to, beyond which no row is decided here (but for two leaves).
+_DENSE = 1.0 / 1000.0
 
 #: Rows that remain open up to which they are summed one by one; packing the set for them would take longer.
 _DIRECTLY = 8
@@ -360,7 +360,7 @@ def decide_rows(
         if shift <= -math.log2(n) - 1e-9:  # not even n copies would reach it
             answers[i] = NOVEL
             continue
-        if n > LEAF and shift < -math.log2(n * _DENSE):  # it takes the better part of the set
+        if shift < -math.log2(max(n * _DENSE, 2.0 * LEAF)):  # it takes too many leaves
             continue
         total = 0.0
         for c in range(d):
