@@ -36,7 +36,7 @@ from quests_zenn._core.simd import (
     store_vector,
     vector_call,
 )
-from quests_zenn.entropy._engine import PackedReference
+from quests_zenn.entropy._engine import TRUSTED, PackedReference
 from quests_zenn.entropy._packing import ROWS_PER_TASK, FloatArray, base_scale, rounding_error
 from quests_zenn.entropy._tile import _exp2
 
@@ -360,8 +360,8 @@ def decide_rows(
         if shift <= -math.log2(n) - 1e-9:  # not even n copies would reach it
             answers[i] = NOVEL
             continue
-        if shift < -math.log2(max(n * _DENSE, 2.0 * LEAF)):  # it takes too many leaves
-            continue
+        # where it takes too many leaves to be known, boxes alone may still tell that it is novel
+        allowed = 0 if shift < -math.log2(max(n * _DENSE, 2.0 * LEAF)) else patience
         total = 0.0
         for c in range(d):
             total += at[c] * at[c]
@@ -379,10 +379,11 @@ def decide_rows(
         leaf = -1 - children[node]
         size = min(n - leaf * LEAF, LEAF)
         floor = math.log2(slacks[-1] / n)
-        lowest, _ = visit_leaf(leaf, size, True, at, shift, floor, reach, heads, tails, centres, radii, row, totals)
-        if lowest > 1.0 + 1e-9:
-            answers[i] = KNOWN
-            continue
+        if allowed > 0:
+            lowest, _ = visit_leaf(leaf, size, True, at, shift, floor, reach, heads, tails, centres, radii, row, totals)
+            if lowest > 1.0 + 1e-9:
+                answers[i] = KNOWN
+                continue
 
         for c in range(m):
             below[c] = at[c] - (abs(at[c]) * 2.0**-22 + double)
@@ -426,7 +427,7 @@ def decide_rows(
                     leaf, size, in_full, at, shift, floor, reach, heads, tails, centres, radii, row, totals
                 )  # fmt: skip
                 spent += 1
-                if spent > patience:
+                if spent > allowed:
                     break
                 if in_full:
                     lowest += certain
@@ -438,7 +439,7 @@ def decide_rows(
                     bounds[w] = possible
                     rest += possible
             undecided = lowest <= 1.0 + 1e-9 and highest + rest >= 1.0 - 1e-9
-            if undecided and count > _AT_ONCE and spent <= patience:
+            if undecided and count > _AT_ONCE and spent <= allowed:
                 for w in range(count):
                     buckets[w] = (
                         min(max(int(4.0 - math.log2(bounds[w])), 0), _BUCKETS - 1) if bounds[w] > 0.0 else _BUCKETS - 1
@@ -457,9 +458,9 @@ def decide_rows(
                     lowest += certain
                     highest += possible
                     rest -= bounds[w]
-                    if lowest > 1.0 + 1e-9 or highest + rest < 1.0 - 1e-9 or spent > patience:
+                    if lowest > 1.0 + 1e-9 or highest + rest < 1.0 - 1e-9 or spent > allowed:
                         break
-            if lowest <= 1.0 + 1e-9 and spent > patience:
+            if lowest <= 1.0 + 1e-9 and spent > allowed:
                 break
             highest += max(rest, 0.0)
             if lowest > 1.0 + 1e-9:
@@ -606,9 +607,11 @@ class Decider:
             bound = rounding_error(reference.packed, y[asked], least, self.scale, workers)
             if bound > 0.1:
                 return rows
-            apart = reference.log_sums(y[asked], workers)[0] - log_limits[asked]
+            sums = reference.sums(y[asked], workers)[0]
         except ValueError:  # too wide for that precision
             return rows
+        # sums that are too small to be trusted are far below these limits, whatever they are
+        apart = np.log(np.maximum(sums, 2.0 ** TRUSTED[precision])) - log_limits[asked]
         told = np.isfinite(apart) & (np.abs(apart) > bound)
         known[asked[told]] = apart[told] > 0.0
         return np.setdiff1d(rows, asked[told])
