@@ -205,3 +205,121 @@ def diversity(x: npt.ArrayLike, h: float) -> float:
 def delta_entropy(y: npt.ArrayLike, x: npt.ArrayLike, h: float) -> Array:
     """dH(y | x) = -ln p(y), nats, for each row of `y`."""
     return -log_density(y, x, h)
+
+
+# --- compression ------------------------------------------------------------------------------------------------------
+
+#: Scores that differ by less, nats, are equal; the structure of the lowest index comes first.
+SAME = 1e-9
+
+#: Means that differ by less, relative to them, are equal.
+MEANS_APART = 1e-13
+
+Selected = tuple[list[int], list[float]]
+
+
+def labelled_delta_entropy(
+    y: npt.ArrayLike, y_labels: Sequence[int], x: npt.ArrayLike, x_labels: Sequence[int], h: float
+) -> Array:
+    """dH(y | x) where environments of different labels do not see each other: infinite where x has none of a label."""
+    queries, references = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
+    out = np.empty(len(queries))
+    for i in range(len(queries)):
+        mine = np.asarray(x_labels) == y_labels[i]
+        out[i] = delta_entropy(queries[i : i + 1], references[mine], h)[0] if mine.any() else math.inf
+    return out
+
+
+def own_entropy(x: npt.ArrayLike, labels: Sequence[int], h: float) -> float:
+    """H of one structure, whose environments of different labels do not see each other."""
+    return math.fsum(labelled_delta_entropy(x, labels, x, labels, h).tolist()) / len(labels) + math.log(len(labels))
+
+
+def covered_share(x: npt.ArrayLike, labels: Sequence[int], known: npt.ArrayLike, known_labels: Sequence[int], h: float,
+                  eps: float = 1e-5) -> float:  # fmt: skip
+    """Share of the environments x whose dH given those that are known is below eps."""
+    return float((labelled_delta_entropy(x, labels, known, known_labels, h) < eps).mean())
+
+
+def log_value(
+    method: str, one: Array, one_labels: Sequence[int], chosen: Sequence[Array], chosen_labels: Sequence[Sequence[int]],
+    h: float,
+) -> float:  # fmt: skip
+    """What one structure is worth given those chosen: the largest dH, the sum of all that are positive, or ln of the
+    distance to the nearest of them.
+    """
+    if not chosen:
+        return math.inf
+    if method in ("msc", "msc_sum"):
+        known, labels = np.concatenate(chosen), [label for part in chosen_labels for label in part]
+        dh = labelled_delta_entropy(one, one_labels, known, labels, h).tolist()
+        return max(dh) if method == "msc" else math.fsum(value for value in dh if value > 0.0)
+    least = math.inf
+    for other in chosen:
+        if method == "fps":
+            distances = [math.dist(a, b) for a in one.tolist() for b in other.tolist()]
+            least = min(least, math.fsum(distances) / len(distances))
+        else:
+            a, b = mean_row(one), mean_row(other)
+            apart = math.dist(a, b)
+            least = min(least, apart if apart > MEANS_APART * (math.hypot(*a) + math.hypot(*b)) else 0.0)
+    return math.log(least) if least > 0.0 else -math.inf
+
+
+def mean_row(x: Array) -> list[float]:
+    """The mean of each column."""
+    return [math.fsum(column) / len(column) for column in x.T.tolist()]
+
+
+def select(
+    method: str,
+    structures: Sequence[Array],
+    h: float,
+    limit: float,
+    *,
+    amounts: Sequence[float] | None = None,
+    labels: Sequence[Sequence[int]] | None = None,
+    reference: Array | None = None,
+    reference_labels: Sequence[int] | None = None,
+    bonus: Sequence[float] | None = None,
+    keep: Sequence[int] = (),
+    by: Sequence[int] | None = None,
+    targets: Sequence[float] | None = None,
+) -> Selected:
+    """Structures and their scores, by evaluating every candidate at every step. Methods: msc, msc_sum, fps, mean_fps.
+
+    `amounts` is what each structure counts, 1 if not given, and `limit` what they may add up to. `bonus` is added to
+    scores, but not reported. `by` are groups, of which that comes next which got least in relation to its target.
+    """
+    n = len(structures)
+    marks = [[0] * len(x) for x in structures] if labels is None else labels
+    counts = [1.0] * n if amounts is None else list(amounts)
+    extra = [0.0] * n if bonus is None else list(bonus)
+    own = [own_entropy(x, mark, h) for x, mark in zip(structures, marks, strict=True)]
+    given = [reference] if reference is not None else []
+    given_marks = [reference_labels or [0] * len(reference)] if reference is not None else []
+    chosen, scores = list(keep), [math.nan] * len(keep)
+    while True:
+        left = limit - sum(counts[s] for s in chosen)
+        allowed = [s for s in range(n) if s not in chosen and counts[s] <= left + SAME * limit]
+        if by is not None and targets is not None and allowed:
+            got = [sum(counts[s] for s in chosen if by[s] == g) / target for g, target in enumerate(targets)]
+            least = min({by[s] for s in allowed}, key=lambda group: (got[group], group))
+            allowed = [s for s in allowed if by[s] == least]
+        if not allowed:
+            return chosen, scores
+        known = [*given, *(structures[s] for s in chosen)]
+        known_marks = [*given_marks, *(marks[s] for s in chosen)]
+        value = {s: log_value(method, structures[s], marks[s], known, known_marks, h) for s in allowed}
+        unlike = [s for s in allowed if value[s] == math.inf]
+        if unlike:  # like nothing chosen: what they hold by themselves decides
+            rank = {s: own[s] + extra[s] for s in unlike}
+        else:
+            rank = {s: value[s] + (own[s] if method in ("msc", "msc_sum") else 0.0) + extra[s] for s in allowed}
+        top = max(rank.values())
+        best = min(s for s in rank if rank[s] >= top - SAME)
+        chosen.append(best)
+        if method in ("msc", "msc_sum"):
+            scores.append(value[best] + own[best])
+        else:
+            scores.append(math.exp(value[best]) if value[best] < math.inf else math.nan)
