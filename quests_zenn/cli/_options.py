@@ -221,6 +221,12 @@ class Interrupts:
             raise KeyboardInterrupt
 
 
+def stop_for_now() -> None:
+    """End after Ctrl-C, where another run can go on."""
+    Interrupts.pending = False
+    _fail("interrupted; the same command goes on where this one stopped", INTERRUPTED)
+
+
 def _fail(message: str, status: int) -> None:
     context = click.get_current_context(silent=True)
     name = context.command_path if context is not None else "quests-zenn"

@@ -69,7 +69,9 @@ class Times:
 
     def row(self, jobs: int) -> tuple[str, str]:
         """The last row of a table."""
-        order = ("loading", "reading", "descriptors", "sums", "walks", "splits", "writing")
+        order = (
+            "loading", "reading", "descriptors", "sums", "selection", "curve", "walks", "splits", "writing",
+        )  # fmt: skip
         steps = ", ".join(f"{name} {self.seconds[name]:.2f}" for name in order if name in self.seconds)
         return "time", f"{self.total():.2f} s ({steps}; {jobs} threads)"
 

@@ -9,6 +9,7 @@ import click
 
 from quests_zenn.cli._options import version_option
 from quests_zenn.cli.calibrate import calibrate
+from quests_zenn.cli.compress import compress
 from quests_zenn.cli.density import bandwidth, compare, descriptors, dh, learning_curve, overlap
 from quests_zenn.cli.entropy import entropy
 from quests_zenn.cli.filter import filter_
@@ -32,6 +33,7 @@ for command in (
     compare,
     learning_curve,
     bandwidth,
+    compress,
     reference,
     filter_,
     calibrate,

@@ -7,7 +7,8 @@ import math
 import os
 import platform
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -149,7 +150,7 @@ def make_writable(atoms: Any, label: str) -> None:
         if values.dtype.kind in "US" and any(len(str(word).split()) != 1 for word in np.unique(values)):
             raise DataError(
                 f"{label}: its array {name!r} holds words that are empty or have blanks in them, which extended XYZ "
-                "cannot hold; remove it before frames are scored"
+                "cannot hold; remove it first"
             )
 
 
@@ -185,8 +186,6 @@ def write_scored(
     DataError
         See `check_output`; also if the input no longer has the number of atoms that was scored.
     """
-    from ase.io.extxyz import write_extxyz
-
     changed = "the input changed while it was being scored"
     count = first = 0
     with replacing(path, overwrite) as temporary, _open_text(temporary) as stream:
@@ -198,16 +197,83 @@ def write_scored(
             if errors is not None:
                 atoms.arrays["dH_error"] = errors[first:last]
             atoms.info.update(notes or {})
-            make_writable(atoms, label)
-            try:
-                write_extxyz(stream, [atoms])
-            except (ValueError, TypeError, KeyError) as error:
-                raise DataError(f"{label}: cannot be written as extended XYZ ({error})") from error
+            _write_frame(stream, label, atoms)
             first = last
             count += 1
         if first != len(scores):
             raise DataError(f"{os.fspath(path)}: {changed}")
     return count
+
+
+def frame_mark(atoms: Any) -> int:
+    """A number by which a frame is known again: of its elements, positions and cell."""
+    mark = 0
+    for part in (atoms.numbers, atoms.positions, atoms.cell.array):
+        mark = zlib.crc32(np.ascontiguousarray(part).data, mark)
+    return mark
+
+
+def write_chosen(
+    path: str | os.PathLike[str],
+    frames: Iterable[tuple[str, Any]],
+    notes: Mapping[int, Mapping[str, Any]],
+    marks: Sequence[int],
+    overwrite: bool = False,
+    *,
+    in_order: bool = True,
+) -> None:
+    """Write some frames as extended XYZ, with all that they carry.
+
+    Parameters
+    ----------
+    path : str or path
+        Ends in .xyz or .extxyz, optionally followed by .gz.
+    frames : iterable of (label, ase.Atoms)
+        All frames, read again from the input, one at a time.
+    notes : mapping of mappings
+        For the number of each frame that is written, what is added to its info; None removes a key.
+    marks : sequence of int
+        `frame_mark` of all frames, as they were when the choice was made.
+    in_order : bool
+        Write them in the order of `notes`, for which they are held in memory, not in that of the input.
+
+    Raises
+    ------
+    DataError
+        See `check_output`; also if the frames are not those that they were.
+    """
+    changed = "the input changed while it was in use"
+    waiting = {}
+    count = 0
+    with replacing(path, overwrite) as temporary, _open_text(temporary) as stream:
+        for number, (label, atoms) in enumerate(frames):
+            count = number + 1
+            if number >= len(marks) or frame_mark(atoms) != marks[number]:
+                raise DataError(f"{label}: {changed}")
+            if number not in notes:
+                continue
+            for name, value in notes[number].items():
+                atoms.info.pop(name, None)
+                if value is not None:
+                    atoms.info[name] = value
+            if in_order:
+                waiting[number] = label, atoms
+            else:
+                _write_frame(stream, label, atoms)
+        if count != len(marks):
+            raise DataError(f"{os.fspath(path)}: {changed}")
+        for number in notes if in_order else ():
+            _write_frame(stream, *waiting.pop(number))
+
+
+def _write_frame(stream: Any, label: str, atoms: Any) -> None:
+    from ase.io.extxyz import write_extxyz
+
+    make_writable(atoms, label)
+    try:
+        write_extxyz(stream, [atoms])
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{label}: cannot be written as extended XYZ ({error})") from error
 
 
 def _open_text(path: Path) -> Any:

@@ -1,0 +1,177 @@
+"""What is compressed: the structures of files, or environments that were written before, with what they are worth."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quests_zenn._core.checks import DataError
+from quests_zenn.cli._source import Source, known
+from quests_zenn.descriptors import element_symbols
+from quests_zenn.io.outputs import frame_mark
+
+#: Values that an error names.
+MOST_NAMED = 20
+
+#: Keys that a file of environments has.
+_CONTENT = ("x", "frame_offsets", "numbers", "k", "cutoff", "species", "elements")
+
+
+@dataclass
+class Data:
+    """Environments of all structures, wherever they come from.
+
+    Attributes
+    ----------
+    x : (M, d)
+    offsets : (S + 1,)
+    numbers : (M,)
+        Atomic numbers of the centres.
+    labels : list of str
+        Names of the structures.
+    elements : tuple of str
+        In the order of the blocks of a row.
+    k, cutoff, species
+        Of the descriptor.
+    source : Source or None
+        The frames, where there are any.
+    """
+
+    x: np.ndarray
+    offsets: np.ndarray
+    numbers: np.ndarray
+    labels: list[str]
+    elements: tuple[str, ...]
+    k: int
+    cutoff: float
+    species: str
+    source: Structures | None = None
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Environments of each structure."""
+        return np.diff(self.offsets)
+
+    def parameters(self) -> dict[str, Any]:
+        """What the document says of its input."""
+        tied = incomplete = None
+        if self.source is not None and hasattr(self.source, "environments"):
+            incomplete, tied = self.source.flagged()
+        return {
+            "n_frames": len(self.labels), "n_environments": len(self.x), "elements": element_symbols(self.numbers),
+            "k": self.k, "cutoff": self.cutoff, "species": self.species, "n_tied": tied, "n_incomplete": incomplete,
+        }  # fmt: skip
+
+
+class Structures(Source):
+    """A source that also notes which frames are pinned, what they weigh and cost, and how to know them again."""
+
+    def __init__(self, files: tuple[str, ...], options: dict[str, Any], volumes: bool | None = None) -> None:
+        super().__init__(files, options, volumes)
+        self.marks: list[int] = []
+        self.weights: list[float] = []
+        self.costs: list[float] = []
+        # of each key of --keep, the values that are found, and which frames have them
+        self.found: dict[str, dict[str, list[int]]] = {key: {} for key, _ in options["keep"]}
+        self.without: dict[str, str] = {}
+
+    def _note(self, label: str, atoms: Any) -> None:
+        super()._note(label, atoms)
+        number = len(self.marks)
+        self.marks.append(frame_mark(atoms))
+        for key, values in self.found.items():
+            value = _said(atoms, key)
+            if value is None:
+                self.without.setdefault(key, f"{label}: no key {key!r} (its info holds {known(atoms)})")
+            else:
+                values.setdefault(str(value), []).append(number)
+        if self.options["weight"] is not None:
+            self.weights.append(_positive(atoms, self.options["weight"], label, "weight"))
+        cost = self.options["cost"]
+        if cost is not None:
+            numbers = {"atoms": len(atoms), "electrons": int(atoms.numbers.sum())}
+            self.costs.append(numbers[cost] if cost in numbers else _positive(atoms, cost, label, "cost"))
+
+    def pinned(self) -> np.ndarray:
+        """Frames that --keep names, in the order of the input."""
+        chosen: set[int] = set()
+        for key, wanted in self.options["keep"]:
+            values = self.found[key]
+            if not values:
+                raise DataError(f"{self.without[key]}; nor has any other frame")
+            for value in [wanted] if wanted in values else wanted.split(","):
+                if value.strip() not in values:
+                    there = sorted(values)
+                    more = f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else ""
+                    raise DataError(
+                        f"--keep {key}={wanted}: no frame has the {key} {value.strip()!r}; there are "
+                        f"{', '.join(there[:MOST_NAMED])}{more}"
+                    )
+                chosen.update(values[value.strip()])
+        return np.array(sorted(chosen), np.int64)
+
+
+def _said(atoms: Any, key: str) -> Any:
+    """What a frame says of itself under a key; None if nothing."""
+    value = atoms.info.get(key)
+    if value is None:
+        value = getattr(atoms.calc, "results", {}).get(key)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _positive(atoms: Any, key: str, label: str, what: str) -> float:
+    """A positive number under a key."""
+    value = _said(atoms, key)
+    if value is None:
+        raise DataError(f"{label}: no key {key!r} for --{what} (its info holds {known(atoms)})")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0.0):
+        raise DataError(f"{label}: --{what} needs positive numbers, and its {key!r} is {value!r}")
+    return number
+
+
+def load_environments(path: str) -> Data:
+    """Environments that `quests-zenn descriptors` wrote.
+
+    Raises
+    ------
+    DataError
+        If it is something else.
+    """
+    if path.endswith(".npy"):
+        raise DataError(
+            f"{path}: holds a matrix alone, and not which rows belong to one structure; quests-zenn descriptors -o "
+            "FILE.npz writes both"
+        )
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            missing = [name for name in _CONTENT if name not in content.files]
+            if not missing:
+                found = {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: is no file that quests-zenn descriptors wrote ({what})") from error
+    if missing:
+        raise DataError(f"{path}: is no file that quests-zenn descriptors wrote (it lacks {', '.join(missing)})")
+    x, offsets, numbers = found["x"], found["frame_offsets"], found["numbers"]
+    if x.ndim != 2 or x.dtype.kind != "f" or numbers.shape != (len(x),) or offsets.ndim != 1 or len(offsets) < 2:
+        raise DataError(f"{path}: its arrays do not fit together")
+    if offsets[0] != 0 or offsets[-1] != len(x) or not (np.diff(offsets) > 0).all():
+        raise DataError(f"{path}: some of its frames have no environments; describe whole frames, without --select")
+    n = len(offsets) - 1
+    labels = found.get("labels", np.empty(0))
+    names = [str(label) for label in labels] if len(labels) == n else [f"{path}, frame {i}" for i in range(n)]
+    return Data(
+        x, offsets, numbers, names, tuple(map(str, found["elements"])), int(found["k"]), float(found["cutoff"]),
+        str(found["species"]),
+    )  # fmt: skip
