@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 from ase.calculators.lammps import Prism
+from ase.data import atomic_numbers
 
 from quests_zenn.uq.lammps import import_lammps
 
@@ -37,10 +38,43 @@ def missing(module: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Bispectrum:
+    """What `compute snap` of LAMMPS is told."""
+
+    elements: tuple[str, ...]
+    cutoff: float  # Å, between atoms of any elements
+    twojmax: int = TWOJMAX
+    keywords: str = ""
+    weights: tuple[float, ...] = (1.0,)  # of neighbours, for each element
+    repulsion: bool = True  # whether that of nuclei (ZBL) is a part of the potential
+
+    @classmethod
+    def of(cls, symbol: str) -> Bispectrum:
+        """Linear SNAP of an element."""
+        return cls((symbol,), CUTOFFS[symbol])
+
+    def commands(self) -> list[str]:
+        """For LAMMPS, once there are atoms."""
+        zero, overlay = f"zero {2.0 * self.cutoff}", [f"pair_style zero {2.0 * self.cutoff}", "pair_coeff * *"]
+        if self.repulsion:
+            kinds = list(enumerate((atomic_numbers[symbol] for symbol in self.elements), start=1))
+            overlay = [f"pair_style hybrid/overlay {zero} zbl 3.5 4.0", "pair_coeff * * zero"]
+            overlay += [f"pair_coeff {i} {j} zbl {a} {b}" for i, a in kinds for j, b in kinds if i <= j]
+        told = " ".join(["0.5"] * len(self.elements) + [str(weight) for weight in self.weights])
+        return [
+            "mass * 1.0",
+            *overlay,
+            f"compute b all snap {self.cutoff} {RFAC0} {self.twojmax} {told} rmin0 0.0 {self.keywords}",
+            "thermo_style custom step pe c_b[1][1]",
+            "run 0",
+        ]
+
+
+@dataclass(frozen=True)
 class Design:
     """Energy per atom and forces of a structure, and what they are in a potential for each coefficient set to one.
 
-    The repulsion of nuclei (ZBL) is taken off the targets.
+    The repulsion of nuclei (ZBL), where there is one, is taken off the targets.
     """
 
     energy: float
@@ -54,10 +88,12 @@ class Design:
         return bool(np.abs(self.force_rows).max() > STILL)
 
 
-def designs(frames: Sequence[Atoms]) -> list[Design]:
-    """`Design` of structures of one element, from `compute snap` of LAMMPS."""
-    symbol = frames[0].get_chemical_symbols()[0]
-    number, cutoff = frames[0].numbers[0], CUTOFFS[symbol]
+def designs(frames: Sequence[Atoms], how: Bispectrum | None = None) -> list[Design]:
+    """`Design` of structures, from `compute snap` of LAMMPS: without `how`, of one element, linear.
+
+    Structures that are not periodic need boxes wide enough.
+    """
+    how = how or Bispectrum.of(frames[0].get_chemical_symbols()[0])
     engine = import_lammps().lammps(cmdargs=["-log", "none", "-screen", "none"])
     found = []
     for atoms in frames:
@@ -71,24 +107,15 @@ def designs(frames: Sequence[Atoms]) -> list[Design]:
                 "boundary p p p",
                 "box tilt large",
                 f"region all prism 0 {xx:.12f} 0 {yy:.12f} 0 {zz:.12f} {xy:.12f} {xz:.12f} {yz:.12f} units box",
-                "create_box 1 all",
+                f"create_box {len(how.elements)} all",
             ]
         )
         positions = prism.vector_to_lammps(atoms.positions, wrap=True)
-        engine.create_atoms(n, list(range(1, n + 1)), [1] * n, positions.ravel().tolist())
+        kinds = [how.elements.index(symbol) + 1 for symbol in atoms.get_chemical_symbols()]
+        engine.create_atoms(n, list(range(1, n + 1)), kinds, positions.ravel().tolist())
         if engine.get_natoms() != n:
             raise RuntimeError(f"LAMMPS lost atoms of {atoms}")
-        engine.commands_list(
-            [
-                "mass 1 1.0",
-                f"pair_style hybrid/overlay zero {2.0 * cutoff} zbl 3.5 4.0",
-                "pair_coeff * * zero",
-                f"pair_coeff * * zbl {number} {number}",
-                f"compute b all snap {cutoff} {RFAC0} {TWOJMAX} 0.5 1.0 rmin0 0.0",
-                "thermo_style custom step pe c_b[1][1]",
-                "run 0",
-            ]
-        )
+        engine.commands_list(how.commands())
         matrix = np.array(engine.numpy.extract_compute("b", 0, 2))  # rows: energy, 3 N forces, 6 stresses; last: ZBL
         rotate = prism.vector_to_ase(np.eye(3))
         vectors = np.einsum("nxc,xy->nyc", matrix[1 : 1 + 3 * n].reshape(n, 3, -1), rotate).reshape(3 * n, -1)

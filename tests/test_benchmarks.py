@@ -187,6 +187,107 @@ def test_frames_are_turned_about_one_bond(uq: ModuleType, data_dir: Path) -> Non
     )
 
 
+@pytest.fixture
+def compression(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import compression
+
+    return compression
+
+
+@pytest.fixture
+def subsets(compression: ModuleType) -> ModuleType:
+    import _compression_models
+
+    return _compression_models
+
+
+def test_tables_of_subsets_are_those_of_the_figures(compression: ModuleType) -> None:
+    store = BENCHMARKS / "results" / "compression.json"
+    if not store.exists():
+        pytest.skip("no results are stored")
+    results = json.loads(store.read_text(encoding="utf-8"))
+    assert compression.markdown(results) == (BENCHMARKS / "results" / "compression.md").read_text(encoding="utf-8")
+
+
+def test_subsets_come_closest_to_the_atoms_asked_for(subsets: ModuleType, rng: np.random.Generator) -> None:
+    sizes = rng.integers(1, 60, size=200)
+    order = rng.permutation(200)
+    for atoms in (1.0, 150.0, 0.25 * sizes.sum()):
+        off = np.abs(np.cumsum(sizes[order]) - atoms)
+        found = subsets.prefix(order, sizes, atoms)
+        assert found.tolist() == order[: len(found)].tolist()
+        assert abs(sizes[found].sum() - atoms) == off.min()
+    near = subsets.matched(lambda n: order[:n], sizes, 0.25 * sizes.sum())
+    assert sizes[near].sum() == pytest.approx(0.25 * sizes.sum(), rel=0.05)
+    assert len(subsets.matched(lambda n: order[:n], sizes, 1.0)) == 1
+
+
+def test_folds_hold_all_kinds_and_keep_copies_together(subsets: ModuleType) -> None:
+    first = np.arange(100)
+    first[50:60] = np.arange(10)
+    fold = subsets.stratified(np.array(["A"] * 60 + ["B"] * 40), first)
+    assert fold[50:60].tolist() == fold[:10].tolist()
+    assert [sorted(set(part)) for part in (fold[:60], fold[60:])] == [list(range(subsets.FOLDS))] * 2
+
+
+def random_designs(subsets: ModuleType, rng: np.random.Generator, n: int, truth: np.ndarray) -> list[Any]:
+    found = []
+    for _ in range(n):
+        row, forces = np.append(1.0, 7.0 + rng.normal(size=len(truth) - 1)), rng.normal(size=(12, len(truth)))
+        forces[:, 0] = 0.0
+        noise = 0.01 * rng.normal(size=13)
+        found.append(subsets.Design(row @ truth + noise[0], row, forces @ truth + noise[1:], forces))
+    return found
+
+
+def test_sums_of_products_give_the_ridge_of_all_rows(subsets: ModuleType, rng: np.random.Generator) -> None:
+    from sklearn.linear_model import Ridge
+
+    truth = rng.normal(size=6)
+    found, heights = random_designs(subsets, rng, 9, truth), rng.uniform(0.0, 2.0, size=9)
+    structures, penalty = np.array([0, 2, 3, 5, 8]), 0.1
+    table = subsets.Table.of(found, heights)
+    n_rows = table.count(structures)
+    assert n_rows == 5 * 13
+    (made,) = subsets.ridge(table.moments(structures), n_rows, [penalty])
+    made[0] += table.mean[-1] - table.mean[:-1] @ made[1:]
+
+    weights = subsets.ENERGY_WEIGHT / (1.0 + heights / subsets.FAR)
+    x = np.concatenate([np.vstack([weights[s] * found[s].energy_row, found[s].force_rows]) for s in structures])
+    y = np.concatenate([np.append(weights[s] * found[s].energy, found[s].forces) for s in structures])
+    # the constant is not penalised: what it explains is projected out
+    one = x[:, :1]
+    rest = x[:, 1:] - one * (one.T @ x[:, 1:]) / (one.T @ one)
+    target = y - one[:, 0] * (one[:, 0] @ y) / (one[:, 0] @ one[:, 0])
+    scale = np.sqrt(np.mean(rest**2, axis=0))
+    inner = Ridge(penalty * n_rows, fit_intercept=False).fit(rest / scale, target).coef_ / scale
+    constant = one[:, 0] @ (y - x[:, 1:] @ inner) / (one[:, 0] @ one[:, 0])
+    np.testing.assert_allclose(made, np.append(constant, inner), rtol=1e-6)
+
+
+def test_errors_are_those_of_the_potential_on_what_was_asked(subsets: ModuleType, rng: np.random.Generator) -> None:
+    truth = rng.normal(size=6)
+    found = random_designs(subsets, rng, 90, truth)
+    made, _ = subsets.fit(subsets.Table.of(found[:20], np.zeros(20)), np.arange(20), np.arange(20))
+    np.testing.assert_allclose(made[1:], truth[1:], atol=0.02)
+    assert made[0] == pytest.approx(truth[0], abs=0.2)  # far from where the rows are
+    errors, asked = subsets.Errors.empty(90, 2), np.arange(20, 90)
+    errors.ask(asked, found, np.array([made, truth]))
+    assert np.isnan(errors.squares[:20]).all()
+    test = np.zeros(90, bool)
+    test[30:80] = True
+    value = errors.of(test)
+    off = np.concatenate([found[s].forces - found[s].force_rows @ made for s in range(30, 80)])
+    energies = np.array([found[s].energy - found[s].energy_row @ made for s in range(30, 80)])
+    assert value["force"][0] == pytest.approx(np.sqrt(np.mean(off**2)))
+    assert value["force_mae"][0] == pytest.approx(np.abs(off).mean())
+    assert value["energy"][0] == pytest.approx(1e3 * np.sqrt(np.mean(energies**2)))
+    drawn = errors.drawn(test, rng)["force"]
+    assert drawn.shape == (subsets.DRAWS, 2)
+    assert drawn[:, 0].mean() == pytest.approx(value["force"][0], rel=0.02)
+
+
 @pytest.mark.slow
 def test_a_quick_run_writes_where_it_is_told(
     uq: ModuleType, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
