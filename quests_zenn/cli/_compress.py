@@ -84,6 +84,8 @@ class CompressRun:
             raise click.UsageError(f"--size {self.size} is a budget, which needs --cost atoms, electrons, or a key")
         if options["chunk"] is not None and kind in ("auto", "overlap", "max_loss"):
             raise click.UsageError(f"--chunk does not go with --{_option_of(self.size)}; give a number")
+        if options["dry_run"] and options["reference"]:
+            raise click.UsageError("--dry-run knows no --reference; leave it out for a first idea")
         if options["by"] == "frame":
             raise click.UsageError("--by frame would make each structure a group of its own")
         if len({value for group in options["bandwidths"] for value in group}) > 1:
@@ -303,7 +305,9 @@ class CompressRun:
 
     def _select(self) -> Selection:
         before = "" if self.state is None else _left(self.state)
-        total = int(self.size.of(len(self.data.labels))) if self.size.kind == "structures" else None
+        total = None
+        if self.size.kind == "structures" and self.options["chunk"] is None:  # chunks hand on more than that
+            total = int(self.size.of(len(self.data.labels)))
         with progress_bar("selection", "structure", total=total, quiet=self.quiet) as advance:
 
             def announce() -> None:
@@ -576,7 +580,9 @@ class CompressRun:
         if options["chunk"] is not None and options["chunk"] < len(sizes):
             in_stages = min(1.0, 2.0 * options["chunk"] / len(sizes) + 2.0 * share)
         curves = 1 + (options["plot_seeds"] if options["plot_file"] else 0)
-        seconds = reading + per_environment * n + (select * in_stages + curve * curves) * grown + whole * within
+        # decisions about all, and pairs of a part of them
+        seconds = reading + per_environment * n + select * in_stages * grown + curve * curves * grown**0.6
+        seconds += whole * within
         d = part.x.shape[1]
         memory = (2 * n * d + 2 * share * n * d + 12 * n + 32 * share * n) * 8 + 250_000_000
         most = "at most " if self.size.kind in ("auto", "overlap", "max_loss") else "about "

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import logsumexp
 
 from quests_zenn._core.parallel import Workers
 from quests_zenn.compression._clusters import direct, k_means
+from quests_zenn.compression._coverage import Coverage
 from quests_zenn.compression._greedy import Greedy, Scorer
 from quests_zenn.compression._path import find_on_path, rows_of
 from quests_zenn.compression._scorers import Chance, DistanceOfMeans, MeanDistance, Novelty, TotalNovelty
 from quests_zenn.compression._state import Checkpoint, State
 from quests_zenn.compression.size import Size
-from quests_zenn.entropy._growing import Columns, Coverage
 
 if TYPE_CHECKING:
     from quests_zenn.compression.compressor import DatasetCompressor
@@ -26,8 +27,9 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Progress = Callable[[int], None]
 
-#: Structures that are chosen between two looks at what they cover: at least so many, or such a share of those chosen.
-_LOOK_AFTER, _LOOK_SHARE = 16, 0.1
+#: Structures that are chosen between two looks at what they cover: at least so many, or until there are so many times
+#: as many.
+_LOOK_AFTER, _LOOK_GROWTH = 16, 1.4
 
 #: For budgets that are sums of fractions.
 _TRIFLE = 1e-9
@@ -53,8 +55,8 @@ class Selection:
         In the order of selection; structures that were pinned come first.
     scores : numpy.ndarray, shape (n,)
         What each was worth when it was chosen, without weights and costs. ``msc``: max dH + H_s, nats, infinite where
-        nothing like it was known. ``fps``, ``mean_fps``: its distance, 1/Å. NaN for pinned structures, and where a
-        method has no scores.
+        nothing like it was known. ``fps``, ``mean_fps``: its distance, 1/Å, NaN for the first. NaN for pinned
+        structures, and where a method has no scores.
     method : str
     size : Size
     stop : str
@@ -137,8 +139,10 @@ class Course:
         if data.weights is not None:
             bonus += np.log(data.weights)
         if data.costs is not None and request.method != "random":
-            bonus -= np.log(data.costs / data.costs.mean())
-        self._own = data.entropies if request.method.startswith("msc") else np.zeros(data.n_structures)
+            log_costs = np.log(data.costs)
+            bonus -= log_costs - (logsumexp(log_costs) - math.log(len(log_costs)))
+        entropies = np.zeros(data.n_structures) if request.method == "random" else data.entropies
+        self._own = entropies if request.method.startswith("msc") else np.zeros(data.n_structures)
         self._scale = 1.0
         self.scorer: Scorer
         if request.method == "random":
@@ -156,7 +160,7 @@ class Course:
         self.greedy = Greedy(
             self.scorer,
             self._own + bonus,
-            (data.entropies if request.method != "random" else 0.0) + bonus,
+            entropies + bonus,
             request.groups,
             request.targets,
             request.amounts,
@@ -235,31 +239,41 @@ class Course:
     def _until_covered(self) -> Selection:
         """The shortest beginning of the order that covers a share of all environments."""
         data, request, greedy = self.data, self.request, self.greedy
-        columns = Columns(data.space)
-        if request.known is not None:
-            known, labels = request.known
-            columns.add(data.space.place(known, self.workers), labels, 0)
-        coverage = Coverage(columns, request.eps)
+        coverage = Coverage(data.x, data.labels, data.bandwidth, request.eps, request.known)
         total = len(data.x)
         wanted = max(1, math.ceil(request.size.value * total - _TRIFLE * total))
-        looked_at = 0
+        least = len(request.pinned)
+        unknown, before = np.arange(total), least
         while True:
-            for number in range(looked_at, len(greedy.chosen)):
-                mine = slice(*data.frame_offsets[greedy.chosen[number] : greedy.chosen[number] + 2])
-                columns.add(data.space.z[mine], data.space.labels[mine], number + 1)
-            looked_at = len(greedy.chosen)
-            coverage.update(self.workers)
-            covered = coverage.counts(looked_at)  # by the reference and the first 0, 1, 2 ... structures
-            enough = np.flatnonzero(covered >= wanted)
-            chosen, scores = np.array(greedy.chosen, np.int64), np.array(greedy.scores)
-            if len(enough) or looked_at == data.n_structures:
-                n = max(int(enough[0]) if len(enough) else looked_at, len(request.pinned))
-                told = f"{covered[n] / total:.4%} of the environments are covered"
-                if n == len(request.pinned):
-                    by = "the reference" if request.known is not None else "the structures that are kept"
-                    told = f"{by} covers that already: {told}" if request.known is not None else f"{told} by {by} alone"
-                return request.cut(chosen, scores, n, told, float(covered[n] / total))
-            self._extend(looked_at + max(_LOOK_AFTER, int(_LOOK_SHARE * looked_at)))
+            reached = len(greedy.chosen)
+            columns = rows_of(data.frame_offsets, np.array(greedy.chosen, np.int64))
+            ends = np.concatenate([[0], np.cumsum(data.sizes[greedy.chosen])]).astype(np.int64)
+            # by the structures chosen so far, none of which knew these rows when they were fewer
+            known = coverage.knows(unknown, columns, self.workers)
+            missing = wanted - (total - len(unknown))
+            if np.count_nonzero(known) >= missing or reached == data.n_structures:
+                break
+            unknown, before = unknown[~known], reached
+            self._extend(max(reached + _LOOK_AFTER, int(_LOOK_GROWTH * reached)))
+        n, covered = reached, total - len(unknown) + int(np.count_nonzero(known))
+        if reached > before:
+            steps = np.arange(before + 1, reached + 1)
+            first = coverage.first(unknown[known], columns, ends[steps], self.workers)
+            sums = np.cumsum(np.bincount(first, minlength=len(steps)))[: len(steps)]
+            enough = int(np.argmax(sums >= missing)) if sums[-1] >= missing else len(steps) - 1
+            n, covered = int(steps[enough]), total - len(unknown) + int(sums[enough])
+        chosen, scores = np.array(greedy.chosen, np.int64), np.array(greedy.scores)
+        told = f"{covered / total:.4%} of the environments are covered"
+        if n == least:
+            nothing = np.empty(0, np.int64)
+            alone: int = 0
+            if request.known is not None:
+                alone = int(np.count_nonzero(coverage.knows(np.arange(total), nothing, self.workers)))
+            if alone >= wanted:
+                told = f"the reference covers that already: {told}"
+            else:
+                told += " by the structures that are kept" + (" and the reference" if alone else " alone")
+        return request.cut(chosen, scores, n, told, float(covered / total))
 
     def _cut_by_density(self, chosen: Indices, scores: Array) -> Selection:
         """The beginning of the order with the largest H D, or the shortest that loses no more D than allowed."""
@@ -339,7 +353,12 @@ def run_clusters(data: DatasetCompressor, request: Request) -> Selection:
         else:
             most = middle - 1
     chosen = of_number(least)
-    stop = ALL if len(chosen) == data.n_structures else ENOUGH if request.size.kind == "structures" else FULL
+    if len(chosen) == data.n_structures:
+        stop = ALL
+    elif request.size.kind == "structures" or amounts[chosen].sum() >= limit * (1.0 - _TRIFLE):
+        stop = ENOUGH
+    else:
+        stop = "one cluster more would exceed the size"
     return request.cut(chosen, np.full(len(chosen), np.nan), len(chosen), stop)
 
 

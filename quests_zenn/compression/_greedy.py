@@ -136,7 +136,7 @@ class Greedy:
             winner, reach, count = survey(values, self.own, self.first, allowed, self.scorer.exact(), TIE, self._stale)
             if count == 0:
                 return int(winner)
-            stale = self._stale[:count]
+            stale = self._stale[:count].copy()
             keys = values[stale] + self.own[stale]
             never = keys == np.inf
             if never.any():
@@ -147,6 +147,14 @@ class Greedy:
                 stale = np.sort(stale[order[:at_once]])
             else:
                 floor = reach
-            # a trifle lower, so that rounding leaves nobody out
-            self.scorer.refresh(stale.copy(), floor - self.own[stale] - TIE)
+            # a trifle lower, so that rounding leaves nobody out, of huge scores either
+            floors = floor - self.own[stale] - TIE
+            floors -= 4.0 * np.spacing(np.abs(np.clip(floors, -1e300, 1e300)))
+            if reach == -np.inf and at_once > _AT_ONCE:
+                # all fall below their floors: one that is certain, the most promising, shows how far the others matter
+                floors[np.argmax(values[stale] + self.own[stale])] = -np.inf
+            before = values[stale].copy()
+            self.scorer.refresh(stale, floors)
+            if np.array_equal(before, self.scorer.values[stale]) and not self.scorer.exact()[stale].any():
+                raise ValueError("scores are so large that their differences are lost; choose a larger bandwidth")
             at_once *= 4

@@ -65,11 +65,11 @@ def prefix_metrics(
     part = np.searchsorted(ends, np.arange(n), side="right")
     log_p = np.full((len(ends), n), -np.inf)
     for label in [None] if labels is None else np.unique(labels[:n]).tolist():
-        mine = np.arange(n) if label is None else np.flatnonzero(labels[:n] == label)  # type: ignore[index]
+        mine = slice(n) if label is None else np.flatnonzero(labels[:n] == label)  # type: ignore[index]
         present, parts = np.unique(part[mine], return_inverse=True)
-        log_p[np.ix_(present, mine)] = log_sums_by_part(
-            x[mine], np.array([h]), parts, precision="auto", workers=workers, progress=progress
-        )[:, 0]
+        found = log_sums_by_part(x[mine], np.array([h]), parts, precision="auto", workers=workers, progress=progress)
+        for number, sums in zip(present, found[:, 0], strict=True):
+            log_p[number, mine] = sums
     total = np.full(n, -np.inf)
     for number, end in enumerate(ends.tolist()):
         np.logaddexp(total, log_p[number], out=total)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from quests_zenn._core.jit import strict_kernel
 from quests_zenn._core.parallel import Workers, split_by_cost
 from quests_zenn.compression._greedy import Array, Indices
-from quests_zenn.entropy._growing import ROWS, WIDTH, GrowingSums, Space, add_squares, gather
+from quests_zenn.entropy._growing import ROWS, WIDTH, GrowingSums, Space, add_squares, append, gather, with_room
 
 State = dict[str, npt.NDArray[np.generic]]
 
@@ -56,11 +56,11 @@ class Novelty:
 
     def add(self, structure: int) -> None:
         space, mine = self.sums.space, slice(*self._offsets[structure : structure + 2])
-        self.sums.columns.add(space.z[mine], space.labels[mine], structure)
+        self.sums.columns.add(space.z[mine], space.labels[mine])
 
     def know(self, x: npt.NDArray[np.floating], labels: Indices) -> None:
         """Environments from elsewhere count as chosen."""
-        self.sums.columns.add(self.sums.space.place(x, self._workers), labels, -1)
+        self.sums.columns.add(self.sums.space.place(x, self._workers), labels)
 
     def exact(self) -> npt.NDArray[np.bool_]:
         return self.sums.is_fresh(self._tops)
@@ -175,20 +175,13 @@ class MeanDistance:
         self._panels = np.empty(0)
 
     def add(self, structure: int) -> None:
-        rows = self._space.z[slice(*self._offsets[structure : structure + 2])]
+        rows = np.arange(*self._offsets[structure : structure + 2])
         first = self._starts[-1]
-        n_panels = -(-len(rows) // WIDTH)
-        size = WIDTH * self._space.d
-        if (first + n_panels) * size > len(self._panels):
-            grown = np.full(max((first + n_panels) * size, 2 * len(self._panels)), np.inf)
-            grown[: len(self._panels)] = self._panels
-            self._panels = grown
-        padded = np.full((n_panels * WIDTH, self._space.d), np.inf)
-        padded[: len(rows)] = rows
-        panels = padded.reshape(n_panels, WIDTH, -1).transpose(0, 2, 1)
-        self._panels[first * size : (first + n_panels) * size] = panels.ravel()
+        last = first - (-len(rows) // WIDTH)
+        self._panels = with_room(self._panels, last * WIDTH * self._space.d)
+        append(self._space.z, rows, self._panels, first * WIDTH)
         self._chosen.append(structure)
-        self._starts.append(first + n_panels)
+        self._starts.append(last)
 
     def exact(self) -> npt.NDArray[np.bool_]:
         fresh: npt.NDArray[np.bool_] = self._seen == len(self._chosen)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.checks import DataError
-from quests_zenn.io.outputs import check_output, write_matrix
+from quests_zenn.io.outputs import check_output, replacing
 
 #: Seconds between two states.
 INTERVAL = 15.0
@@ -71,10 +71,10 @@ class Checkpoint:
         """Keep a state, if the last one is old enough."""
         if self.path is None or not (now or time.monotonic() - self._saved > INTERVAL):
             return
+        self._saved = time.monotonic()
         content = {"format": np.array(_FORMAT), "run": np.array(self._run), **state()}
-        temporary = self.path.with_name(self.path.name + ".npz")
-        write_matrix(temporary, content, overwrite=True)
-        os.replace(temporary, self.path)
+        with replacing(self.path, overwrite=True) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, **content)  # type: ignore[arg-type]
         self._saved = time.monotonic()
 
     def discard(self) -> None:

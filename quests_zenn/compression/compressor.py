@@ -17,12 +17,13 @@ from quests_zenn._core.checks import bandwidth as checked_bandwidth
 from quests_zenn._core.parallel import Workers, resolve_jobs
 from quests_zenn._core.rng import as_rng
 from quests_zenn.compression._course import Request, Selection, run_one_stage, run_stages
+from quests_zenn.compression._coverage import Coverage
 from quests_zenn.compression._path import Curve, prefix_metrics, rows_of
 from quests_zenn.compression._state import Checkpoint, fingerprint
 from quests_zenn.compression.size import Size
 from quests_zenn.descriptors import describe
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, EntropyEstimate, estimate_entropy, group_metrics
-from quests_zenn.entropy._growing import Columns, Coverage, Space
+from quests_zenn.entropy._growing import Space
 from quests_zenn.entropy.metrics import DEFAULT_EPS
 from quests_zenn.io.frames import FrameSource
 
@@ -195,7 +196,7 @@ class DatasetCompressor:
 
     @cached_property
     def whole(self) -> EntropyEstimate:
-        """Entropy and diversity of the whole set, exact up to `EXACT_UP_TO` environments."""
+        """Entropy and diversity of the whole set, exact up to 100,000 environments."""
         estimator = "exact" if len(self.x) <= EXACT_UP_TO else "auto"
         return estimate_entropy(self.x, self.bandwidth, estimator, labels=self.labels, random_state=0, jobs=self.jobs)
 
@@ -256,7 +257,7 @@ class DatasetCompressor:
             How much to keep. See `Size.parse`. ``overlap`` and ``max_loss`` give the shortest beginning of the order
             that reaches them; these and ``auto`` need a method that has an order.
         reference : array_like (n, d), list of such, or an object with an attribute ``x`` (a `Reference`)
-            What is known already, for ``msc_conditional``.
+            What is known already, for ``msc_conditional`` (``msc`` with a reference is the same) and ``msc_sum``.
         reference_labels : array_like, shape (n,), optional
             Its labels, where the data set has labels; by default the attribute ``numbers`` of the reference.
         keep : array_like of int, optional
@@ -270,15 +271,16 @@ class DatasetCompressor:
         eps : float
             dH below which an environment is known, nats.
         chunk : int, optional
-            Two stages, for sets too large for one: each chunk of so many structures hands on `OVERSAMPLING` times its
-            share, and the selection is made among these. Not the same selection as in one stage.
+            Two stages, for sets too large for one: each chunk of so many structures hands on twice its share, and the
+            selection is made among these. Not the same selection as in one stage.
         checkpoint : str or path, optional
-            A file in which the state is kept every `INTERVAL` seconds and when the run is interrupted; a run that finds
-            it goes on from there. It is removed at the end.
+            A file in which the state is kept every 15 seconds and when the run is interrupted; a run that finds
+            it goes on from there. It is removed at the end. With ``random_state=None`` random methods cannot go on.
         keep_checkpoint : bool
             Leave it there at the end, for a caller with more to do who removes it then.
         progress : callable or None
-            Called with the number of structures chosen since the last call.
+            Called with the number of structures chosen since the last call, those that chunks hand on included; not for
+            ``k_means`` and ``direct``.
 
         Returns
         -------
@@ -295,8 +297,6 @@ class DatasetCompressor:
         size = Size.parse(size)
         if method not in ORDERED and size.kind in ("auto", "overlap", "max_loss"):
             raise ValueError(f"{method} has no order, which a size given by {size.kind} needs; choose a number")
-        if size.kind == "cost" and self.costs is None:
-            raise ValueError("a size in cost needs costs, one per structure")
         if method not in ORDERED and self.weights is not None:
             raise ValueError(f"{method} knows no weights; leave them out, or choose another method")
         known = None
@@ -313,7 +313,8 @@ class DatasetCompressor:
         one_of(balance, "balance", BALANCES)
         amounts = self._amounts(size)
         if groups is not None:
-            shares: Array = np.bincount(groups, amounts).astype(np.float64)
+            # clusters are so many, whatever they hold
+            shares: Array = np.bincount(groups, amounts if method in ORDERED else None).astype(np.float64)
             targets = shares if balance == "proportional" else np.ones(len(shares))
         limit = math.inf
         if size.kind in ("structures", "environments", "cost"):
@@ -422,7 +423,7 @@ class DatasetCompressor:
         dict
             ``entropy`` H and ``diversity`` D of the subset, nats; ``overlap``, the share of all environments that it
             (and the reference) knows; ``loss``, nats, D of the whole set less that of the subset, and ``loss_error``,
-            its standard error, 0.0 unless the set has more than `EXACT_UP_TO` environments; ``original_size``,
+            its standard error, 0.0 unless the set has more than 100,000 environments; ``original_size``,
             ``compressed_size``, structures; ``original_envs``, ``compressed_envs``. Of no structures H is NaN and D
             -inf.
 
@@ -439,7 +440,7 @@ class DatasetCompressor:
             entropy, diversity = math.nan, -math.inf
             known = None if reference is None else self._reference(reference, reference_labels)
             with Workers(self.jobs) as workers:
-                overlap = float(self._covered(chosen, known, eps, workers)[0] / len(self.x))
+                overlap = float(self._overlaps(chosen, np.zeros(1, np.int64), known, eps, workers)[0])
         return {
             "entropy": entropy,
             "diversity": diversity,
@@ -469,7 +470,7 @@ class DatasetCompressor:
         indices : array_like of int
             Structures in the order of selection.
         sizes : array_like of int, optional
-            Structures of each beginning, increasing; by default about thirty from 1 to all.
+            Structures of each beginning, increasing; by default about twenty from 1 to all.
         reference, reference_labels, eps
             See `get_summary`.
         progress : callable or None
@@ -489,7 +490,7 @@ class DatasetCompressor:
         if n == 0:
             raise ValueError("indices must name at least one structure")
         if sizes is None:
-            steps = np.concatenate([np.geomspace(1, n, 12), np.linspace(1, n, 20)])
+            steps = np.concatenate([np.geomspace(1, n, 10), np.linspace(1, n, 12)])
             ends = np.unique(np.rint(steps).astype(np.int64))
         else:
             asked = np.asarray(sizes)
@@ -504,27 +505,24 @@ class DatasetCompressor:
         labels = None if self.labels is None else self.labels[rows]
         with Workers(self.jobs) as workers:
             entropy, diversity = prefix_metrics(self.x[rows], labels, self.bandwidth, n_environments, workers, progress)
-            covered = self._covered(chosen[: ends[-1]], known, eps, workers, progress)
-        return Curve(ends, n_environments, entropy, diversity, covered[ends] / len(self.x))
+            overlap = self._overlaps(chosen[: ends[-1]], ends, known, eps, workers)
+        return Curve(ends, n_environments, entropy, diversity, overlap)
 
-    def _covered(
+    def _overlaps(
         self,
         chosen: Indices,
+        ends: Indices,
         known: tuple[npt.NDArray[np.floating], Indices] | None,
         eps: float,
         workers: Workers,
-        progress: Callable[[int], None] | None = None,
-    ) -> Indices:
-        """Environments that a reference and the first 0, 1, 2 ... structures know."""
-        columns = Columns(self.space)
-        if known is not None:
-            columns.add(self.space.place(known[0], workers), known[1], 0)
-        for number, structure in enumerate(chosen.tolist(), start=1):
-            mine = slice(*self.frame_offsets[structure : structure + 2])
-            columns.add(self.space.z[mine], self.space.labels[mine], number)
-        coverage = Coverage(columns, finite(eps, "eps"))
-        coverage.update(workers, progress)
-        return coverage.counts(len(chosen))
+    ) -> Array:
+        """Share of all environments that a reference and the first `ends` structures know (n,)."""
+        coverage = Coverage(self.x, self.labels, self.bandwidth, finite(eps, "eps"), known)
+        columns = rows_of(self.frame_offsets, chosen)
+        counts = np.concatenate([[0], np.cumsum(self.sizes[chosen])])[ends]
+        first = coverage.first(np.arange(len(self.x)), columns, counts, workers)
+        shares: Array = np.cumsum(np.bincount(first, minlength=len(ends) + 1))[:-1] / len(self.x)
+        return shares
 
 
 def _matrix_of(x: npt.ArrayLike, index: int) -> npt.NDArray[np.floating]:

@@ -12,7 +12,6 @@ that are equal are at distance exactly 0, and no spread of the set costs digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,9 +47,6 @@ HEAD = 16
 
 #: Terms smaller than 2^-60 of the largest one are left out: ten million of them would add 1e-11.
 REACH = 60.0
-
-#: The same for sums that are compared with a limit, relative to it.
-REACH_OF_LIMIT = 80.0
 
 #: Beyond so many components, axes are only sorted by their variance: the principal ones would take too long to find.
 MOST_AXES = 512
@@ -244,41 +240,6 @@ def refresh_rows(z, rows, floors, panels, n_columns, head, seen, peaks, sums, dh
                 dh[i] = 0.0 - (peaks[i] + math.log2(sums[i])) * _LN2
 
 
-@strict_kernel
-def cover_rows(z, rows, panels, first, n_columns, head, log_limit, sums, covered):
-    """Add the columns [first, n_columns) to `sums`, and note in `covered` the first one with which they exceed 1.
-
-    Sums are in units of the limit 2^log_limit, which itself may be beyond all numbers. Only for rows that are not
-    covered yet; of those that become so, the sum stays as it is then.
-    """
-    d = z.shape[1]
-    reach = REACH_OF_LIMIT - log_limit
-    gathered, totals, limits = np.empty(d * ROWS), np.empty(ROWS * WIDTH), np.empty(ROWS)
-    for start in range(0, len(rows), ROWS):
-        count = min(ROWS, len(rows) - start)
-        gather(z, rows, start, count, gathered)
-        limits[:] = -np.inf
-        limits[:count] = reach
-        for panel in range(first // WIDTH, (n_columns + WIDTH - 1) // WIDTH):
-            totals[:] = 0.0
-            if add_squares(gathered, panels, panel * d * WIDTH, 0, head, totals, limits) < 0.0:
-                continue
-            if head < d and add_squares(gathered, panels, panel * d * WIDTH, head, d, totals, limits) < 0.0:
-                continue
-            for r in range(count):
-                if limits[r] < 0.0:
-                    continue
-                i = rows[start + r]
-                for lane in range(max(0, first - panel * WIDTH), min(WIDTH, n_columns - panel * WIDTH)):
-                    if totals[r * WIDTH + lane] <= reach:
-                        # no power of more than 2^10: one is enough to cover the row
-                        sums[i] += 2.0 ** min(10.0, -totals[r * WIDTH + lane] - log_limit)
-                        if sums[i] > 1.0:
-                            covered[i] = panel * WIDTH + lane
-                            limits[r] = -np.inf
-                            break
-
-
 class Space:
     """Environments in units of exponents to base 2, on their principal axes, kept apart by label.
 
@@ -301,28 +262,37 @@ class Space:
         self.n_labels = n_labels
         self.scale = base_scale(h)
         some = np.asarray(x[:: max(1, n // 20_000)], np.float64)
-        self._mean, self._axes, self._order = np.zeros(d), None, np.arange(d)
+        self._mean, self._axes, self._order = np.zeros(d), None, None
         apart = some - some.mean(axis=0)
         widest = float(np.abs(apart).max(initial=0.0))
-        if not np.ptp(x, axis=0).max() * self.scale < WIDEST or widest == 0.0:
-            pass
-        elif d > MOST_AXES:
-            self._order = np.argsort(-apart.var(axis=0), kind="stable")
-        else:
-            self._mean = some.mean(axis=0)
-            self._axes = np.ascontiguousarray(np.linalg.eigh((apart / widest).T @ (apart / widest))[1][:, ::-1])
+        if widest > 0.0 and np.ptp(x, axis=0).max() * self.scale < WIDEST:
+            if d > MOST_AXES:
+                self._order = np.argsort(-apart.var(axis=0), kind="stable")
+            else:
+                self._mean = some.mean(axis=0)
+                self._axes = np.ascontiguousarray(np.linalg.eigh((apart / widest).T @ (apart / widest))[1][:, ::-1])
         self.z = self.place(x, workers)
 
     def place(self, x: FloatArray, workers: Workers) -> npt.NDArray[np.float64]:
         """Other environments in the same coordinates."""
         if self._axes is None:
-            return np.ascontiguousarray(np.asarray(x, np.float64)[:, self._order] * self.scale)
+            z = x * np.float64(self.scale)
+            return z if self._order is None else np.ascontiguousarray(z[:, self._order])
         axes, rows, z = self._axes, np.arange(len(x)), np.empty(x.shape)
         workers.run(
             lambda part: rotate(x, rows[slice(*part)], self._mean, axes, self.scale, z[slice(*part)]),
             split_evenly(len(x), ROWS_PER_TASK),
         )
         return z
+
+
+def with_room(panels: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+    """Panels of at least this size, the new ones empty; they double, so that growing costs little."""
+    if size <= len(panels):
+        return panels
+    grown = np.full(max(size, 2 * len(panels)), np.inf)
+    grown[: len(panels)] = panels
+    return grown
 
 
 class Columns:
@@ -332,28 +302,21 @@ class Columns:
     ----------
     counts : (n_labels,)
         How many there are.
-    ranks : list of (count,)
-        The number under which each was added.
     """
 
     def __init__(self, space: Space) -> None:
         self.space = space
         self.counts = np.zeros(space.n_labels, np.int64)
         self.panels = [np.full(WIDTH * space.d, np.inf) for _ in range(space.n_labels)]
-        self.ranks: list[list[npt.NDArray[np.int64]]] = [[] for _ in range(space.n_labels)]
 
-    def add(self, z: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], rank: int) -> None:
+    def add(self, z: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> None:
         """Add all rows of z."""
         for label in np.unique(labels).tolist():
             rows, count = np.flatnonzero(labels == label), int(self.counts[label])
             needed = -(-(count + len(rows)) // WIDTH) * WIDTH * self.space.d
-            if needed > len(self.panels[label]):
-                grown = np.full(max(needed, 2 * len(self.panels[label])), np.inf)
-                grown[: len(self.panels[label])] = self.panels[label]
-                self.panels[label] = grown
+            self.panels[label] = with_room(self.panels[label], needed)
             append(z, rows, self.panels[label], count)
             self.counts[label] += len(rows)
-            self.ranks[label].append(np.full(len(rows), rank))
 
 
 class GrowingSums:
@@ -405,52 +368,3 @@ class GrowingSums:
             groups = -(-len(mine) // ROWS)
             tasks = [(a * ROWS, min(len(mine), b * ROWS)) for a, b in split_evenly(groups, per_task)]
             workers.run(work, tasks)
-
-
-#: Rank of environments that no column covers.
-NEVER = np.iinfo(np.int64).max
-
-
-class Coverage:
-    """With which of the columns each environment of their space is known: dH < eps.
-
-    Attributes
-    ----------
-    rank : (M,)
-        Under which number the column was added that first made it so; `NEVER` where none did.
-    """
-
-    def __init__(self, columns: Columns, eps: float) -> None:
-        self.columns, self._log_limit = columns, -eps / _LN2
-        n = len(columns.space.z)
-        self.rank, self._sums = np.full(n, NEVER), np.zeros(n)
-        self._seen = np.zeros_like(columns.counts)
-
-    def counts(self, last: int) -> npt.NDArray[np.int64]:
-        """Environments that the columns of ranks up to 0, 1 ... `last` cover (last + 1,)."""
-        covered: npt.NDArray[np.int64] = np.cumsum(np.bincount(self.rank[self.rank <= last], minlength=last + 1))
-        return covered
-
-    def update(self, workers: Workers, progress: Callable[[int], None] | None = None) -> None:
-        """Take account of all columns that were added since."""
-        columns, space = self.columns, self.columns.space
-        open_rows = np.flatnonzero(self.rank == NEVER)
-        for label in np.flatnonzero(columns.counts > self._seen).tolist():
-            rows = open_rows[space.labels[open_rows] == label]
-            first, n = int(self._seen[label]), int(columns.counts[label])
-            covered = np.full(len(self.rank), -1)
-
-            def work(part: tuple[int, int], rows: Any = rows, label: int = label, first: int = first, n: int = n,
-                     covered: Any = covered) -> None:  # fmt: skip
-                mine = rows[slice(*part)]
-                panels = columns.panels[label]
-                cover_rows(space.z, mine, panels, first, n, space.head, self._log_limit, self._sums, covered)
-                if progress is not None:
-                    progress(len(mine) * (n - first))
-
-            per_task = max(1, PAIRS_PER_TASK // (n - first) // ROWS)
-            groups = -(-len(rows) // ROWS)
-            workers.run(work, [(a * ROWS, min(len(rows), b * ROWS)) for a, b in split_evenly(groups, per_task)])
-            found = np.flatnonzero(covered >= 0)
-            self.rank[found] = np.concatenate(columns.ranks[label])[covered[found]]
-            self._seen[label] = n

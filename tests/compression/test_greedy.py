@@ -17,8 +17,10 @@ from scipy.stats import chi2
 from small_sets import KINDS, H, compressor, make
 
 from quests_zenn.compression import ORDERED, DatasetCompressor, Selection, Size
+from quests_zenn.compression._greedy import Greedy
 
 Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 GREEDY = ("msc", "msc_sum", "fps", "mean_fps")
 
@@ -468,3 +470,32 @@ def test_budgets_of_fractions_that_rounding_would_spoil() -> None:
     found = data.select("msc", Size("cost", 3.0))
     assert len(found) == 30
     assert len(data.select("msc", Size("cost", 0.3))) == 3
+
+
+class Lazy:
+    """A scorer that lowers values only where they reach their floor, as rows of environments do."""
+
+    def __init__(self, values: Array, true: Array, exact: npt.NDArray[np.bool_]) -> None:
+        self.values, self._true, self._exact, self.calls = values, true, exact, 0
+
+    def exact(self) -> npt.NDArray[np.bool_]:
+        return self._exact
+
+    def refresh(self, structures: Indices, floors: Array) -> None:
+        self.calls += 1
+        assert self.calls < 1000, "nothing changes any more"
+        reached = structures[self.values[structures] >= floors]
+        self.values[reached], self._exact[reached] = self._true[reached], True
+
+
+def test_huge_scores_come_to_an_end() -> None:
+    """Rounding must not leave out whoever ties with the best."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        own = rng.random(12) * 5.0
+        top = np.nextafter(2.0 ** rng.integers(20, 40), 0.0)
+        values = np.full(12, top)
+        exact = np.zeros(12, bool)
+        exact[0] = True
+        greedy = Greedy(Lazy(values, values.copy(), exact), own, own, None, None, np.ones(12))  # type: ignore[arg-type]
+        assert 0 <= greedy.best() < 12

@@ -384,3 +384,12 @@ def test_fingerprints() -> None:
     assert len(set(words)) == len(words)
     assert words[0] == fingerprint(np.arange(8)[:4], "a")
     assert fingerprint(np.arange(8)[::2]) == fingerprint(np.array([0, 2, 4, 6]))
+
+
+def test_a_file_of_a_similar_name_is_left_alone(tmp_path: Path) -> None:
+    beside = tmp_path / "run.npz"
+    beside.write_text("mine")
+    saved = Checkpoint(tmp_path / "run", "word")
+    saved.save(lambda: {"n": np.array(1)}, now=True)
+    assert beside.read_text() == "mine"
+    assert int(Checkpoint(tmp_path / "run", "word").state["n"]) == 1

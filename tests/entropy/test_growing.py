@@ -23,11 +23,9 @@ from quests_zenn.entropy import _growing
 from quests_zenn.entropy._growing import (
     LEAST_SEEN,
     MOST_AXES,
-    NEVER,
     ROWS,
     WIDTH,
     Columns,
-    Coverage,
     GrowingSums,
     Space,
 )
@@ -51,10 +49,10 @@ def judge(y: Array, x: Array, h: float) -> Array:
 
 
 def grown(space: Space, parts: list[Indices]) -> Columns:
-    """Columns of a space, added part by part with the ranks 0, 1, 2 ..."""
+    """Columns of a space, added part by part."""
     columns = Columns(space)
-    for rank, rows in enumerate(parts):
-        columns.add(space.z[rows], space.labels[rows], rank)
+    for rows in parts:
+        columns.add(space.z[rows], space.labels[rows])
     return columns
 
 
@@ -62,7 +60,7 @@ def dh_of(x: Array, h: float, added: Indices) -> Array:
     """dH of all rows after some were added at once."""
     with Workers(1) as workers:
         sums = GrowingSums(Space(x, h, None, workers))
-        sums.columns.add(sums.space.z[added], sums.space.labels[added], 0)
+        sums.columns.add(sums.space.z[added], sums.space.labels[added])
         sums.refresh(np.arange(len(x)), workers)
     return sums.dh
 
@@ -180,9 +178,9 @@ def test_small_schedules(n: int, d: int, h: float, labels: int, seed: int) -> No
     with Workers(1) as workers:
         sums = GrowingSums(Space(x, h, marks, workers, labels))
         added = np.empty(0, np.int64)
-        for rank in range(6):
+        for _ in range(6):
             new = rng.integers(n, size=rng.integers(1, 12))
-            sums.columns.add(sums.space.z[new], marks[new], rank)
+            sums.columns.add(sums.space.z[new], marks[new])
             added = np.concatenate([added, new])
             asked = rng.permutation(n)[: rng.integers(n + 1)]
             floors = np.where(rng.random(len(asked)) < 0.5, -np.inf, rng.normal(size=len(asked)))
@@ -201,7 +199,7 @@ def test_rows_below_their_floor_are_left_there_and_taken_up_again() -> None:
     rows = np.arange(200)
     with Workers(1) as workers:
         sums = GrowingSums(Space(x, 0.5, None, workers))
-        sums.columns.add(sums.space.z, sums.space.labels, 0)
+        sums.columns.add(sums.space.z, sums.space.labels)
         truth = judge(x[rows], x, 0.5)
         floors = np.where(rows % 2 == 0, 0.0, truth - 0.1)
         sums.refresh(rows, workers, floors)
@@ -227,7 +225,7 @@ def test_small_panels_that_fill_up(count: int) -> None:
     with Workers(1) as workers:
         sums = GrowingSums(Space(x, 0.5, None, workers))
         for number in range(count):
-            sums.columns.add(sums.space.z[number : number + 1], sums.space.labels[:1], number)
+            sums.columns.add(sums.space.z[number : number + 1], sums.space.labels[:1])
             if number % 5 == 0:
                 sums.refresh(np.arange(7), workers)
         sums.refresh(np.arange(60), workers)
@@ -240,7 +238,7 @@ def test_small_labels_do_not_see_each_other() -> None:
     with Workers(1) as workers:
         sums = GrowingSums(Space(x, 0.4, labels, workers, 4))
         added = np.flatnonzero(labels < 2)[:17]
-        sums.columns.add(sums.space.z[added], labels[added], 0)
+        sums.columns.add(sums.space.z[added], labels[added])
         sums.refresh(np.arange(40), workers)
     assert sums.columns.counts.tolist() == [9, 8, 0, 0]
     assert_dh(sums.dh, naive.labelled_delta_entropy(x, labels, x[added], labels[added], 0.4))
@@ -290,8 +288,8 @@ def test_other_rows_in_the_same_coordinates() -> None:
             sums = GrowingSums(Space(x, 0.3, None, workers))
             z = sums.space.place(y, workers)
             np.testing.assert_array_equal(z[:10], sums.space.z[:10])
-            sums.columns.add(z, np.zeros(30, np.int64), -1)
-            sums.columns.add(sums.space.place(y[:0], workers), np.zeros(0, np.int64), -1)
+            sums.columns.add(z, np.zeros(30, np.int64))
+            sums.columns.add(sums.space.place(y[:0], workers), np.zeros(0, np.int64))
             sums.refresh(np.arange(30), workers)
         np.testing.assert_allclose(sums.dh, judge(x, y, 0.3), rtol=1e-12, atol=1e-11)
 
@@ -306,13 +304,11 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         with Workers(jobs) as workers:
             space = Space(x, 0.4, labels, workers, 2)
             sums = GrowingSums(space)
-            for rank in range(4):
+            for _ in range(4):
                 new, asked = rng.permutation(3000)[:900], rng.permutation(3000)[:2000]
-                sums.columns.add(space.z[new], labels[new], rank)
+                sums.columns.add(space.z[new], labels[new])
                 sums.refresh(asked, workers, rng.normal(size=2000))
-            coverage = Coverage(sums.columns, 1e-5)
-            coverage.update(workers)
-        found.append((space.z, sums.dh, sums.sums, sums.peaks, sums.seen, coverage.rank))
+        found.append((space.z, sums.dh, sums.sums, sums.peaks, sums.seen))
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -322,82 +318,3 @@ def test_tasks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     expected = dh_of(x, 0.4, np.arange(0, 500, 2))
     monkeypatch.setattr(_growing, "PAIRS_PER_TASK", 300)
     np.testing.assert_array_equal(dh_of(x, 0.4, np.arange(0, 500, 2)), expected)
-
-
-# --- what is covered --------------------------------------------------------------------------------------------------
-
-
-def first_cover(x: Array, labels: Indices, parts: list[Indices], h: float, eps: float) -> Indices:
-    """Rank of the part with which dH of each row first falls below eps, one part after the other."""
-    rank = np.full(len(x), NEVER)
-    for number in range(len(parts) - 1, -1, -1):
-        known = np.concatenate(parts[: number + 1])
-        rank[naive.labelled_delta_entropy(x, labels, x[known], labels[known], h) < eps] = number
-    return rank
-
-
-@given(
-    n=st.integers(1, 50),
-    d=st.sampled_from([1, 2, 17]),
-    h=st.sampled_from([0.1, 0.5, 2.0]),
-    eps=st.sampled_from([1e-5, 0.3, 3.0, -0.5, -2.0]),
-    labels=st.integers(1, 2),
-    seed=st.integers(0, 10_000),
-)
-def test_small_coverage_by_brute_force(n: int, d: int, h: float, eps: float, labels: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    x, marks = cloud(n, d, seed), rng.integers(labels, size=n)
-    x[rng.random(n) < 0.3] = x[0]
-    parts = [rng.integers(n, size=rng.integers(1, 9)) for _ in range(7)]
-    expected = first_cover(x, marks, parts, h, eps)
-    with Workers(1) as workers:
-        space = Space(x, h, marks, workers, labels)
-        columns = Columns(space)
-        coverage = Coverage(columns, eps)
-        for rank, rows in enumerate(parts):
-            columns.add(space.z[rows], marks[rows], rank)
-            if rng.random() < 0.5:
-                coverage.update(workers)
-                np.testing.assert_array_equal(coverage.rank, np.where(expected <= rank, expected, NEVER))
-        coverage.update(workers)
-    np.testing.assert_array_equal(coverage.rank, expected)
-    counts = [int((expected <= last).sum()) for last in range(7)]
-    assert coverage.counts(6).tolist() == counts
-    assert coverage.counts(2).tolist() == counts[:3]
-
-
-@pytest.mark.parametrize("eps", [1e-5, 0.5])
-def test_coverage_over_many_panels(eps: float) -> None:
-    x = cloud(1500, 8)
-    rng = np.random.default_rng(3)
-    parts = [rng.permutation(1500)[:size] for size in (1, 15, 16, 17, 100, 400)]
-    with Workers(2) as workers:
-        coverage = Coverage(grown(Space(x, 0.25, None, workers), parts), eps)
-        pairs: list[int] = []
-        coverage.update(workers, pairs.append)
-    expected = np.full(1500, NEVER)
-    for number in range(5, -1, -1):
-        expected[judge(x, x[np.concatenate(parts[: number + 1])], 0.25) < eps] = number
-    assert 3 < len(np.unique(expected)) <= 7
-    np.testing.assert_array_equal(coverage.rank, expected)
-    assert sum(pairs) == 1500 * 549
-
-
-@pytest.mark.parametrize("eps", [-1e6, -800.0, -60.0, 60.0, 120.0, 800.0, 1e6])
-def test_small_limits_far_from_zero(eps: float) -> None:
-    """Any number is allowed: from one that nothing reaches to one that rows far away reach."""
-    x = np.array([[0.0], [1.0], [10.0], [11.5], [16.0], [41.0], [1500.0]])
-    with Workers(1) as workers:
-        coverage = Coverage(grown(Space(x, 1.0, None, workers), [np.array([0])]), eps)
-        coverage.update(workers)
-    np.testing.assert_array_equal(coverage.rank == 0, 0.5 * x[:, 0] ** 2 < eps)
-
-
-def test_small_equal_to_the_limit_is_not_below_it() -> None:
-    x = np.zeros((3, 2))
-    with Workers(1) as workers:
-        columns = grown(Space(x, 1.0, None, workers), [np.array([0]), np.array([1])])
-        for eps, rank in ((0.0, 1), (1e-5, 0), (-math.log(2.0), NEVER), (-0.6, 1)):
-            coverage = Coverage(columns, eps)
-            coverage.update(workers)
-            assert coverage.rank.tolist() == [rank] * 3
