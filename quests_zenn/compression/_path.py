@@ -14,8 +14,9 @@ from quests_zenn.entropy._engine import log_sums_by_part
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-#: Prefixes that one pass tells apart.
-_PARTS = 32
+#: Prefixes that one pass tells apart: at least so many, and as many as so many sums of environments allow. All of them
+#: are looked at where there are no more than that.
+_PARTS, _SUMS = 32, 20_000_000
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def find_on_path(
     """
     first, last = 0, len(ends) - 1
     while True:
-        grid = np.unique(np.rint(np.linspace(first, last, _PARTS)).astype(np.int64))
+        parts = max(_PARTS, _SUMS // int(ends[last]))
+        grid = np.unique(np.rint(np.linspace(first, last, min(parts, last - first + 1))).astype(np.int64))
         entropy, diversity = prefix_metrics(x, labels, h, ends[grid], workers, progress)
         found, low, high = wanted(entropy, diversity)
         if len(grid) == last - first + 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import DataError
+from quests_zenn._core.checks import DataError, DataWarning
 from quests_zenn.io.outputs import check_output, replacing
 
 #: Seconds between two states.
@@ -49,6 +50,7 @@ class Checkpoint:
         self.path, self._run = None if path is None else Path(path), run
         self._saved = time.monotonic()
         self.state: State = {}
+        self._told = False
         if self.path is None:
             return
         if not self.path.exists():
@@ -60,7 +62,7 @@ class Checkpoint:
                 state = {name: content[name] for name in content.files}
             same = str(state.pop("format")) == _FORMAT
         except Exception as error:  # a damaged archive fails in any way there is
-            raise DataError(f"{self.path}: is no state of a selection ({error}); remove it to start anew") from error
+            raise DataError(f"{self.path}: is no state of a selection, or damaged; remove it to start anew") from error
         if not same or str(state.pop("run", "")) != run:
             raise DataError(
                 f"{self.path}: is of a run on other data or with other options; repeat that one, or remove the file"
@@ -73,8 +75,13 @@ class Checkpoint:
             return
         self._saved = time.monotonic()
         content = {"format": np.array(_FORMAT), "run": np.array(self._run), **state()}
-        with replacing(self.path, overwrite=True) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, **content)  # type: ignore[arg-type]
+        try:
+            with replacing(self.path, overwrite=True) as temporary, open(temporary, "wb") as stream:
+                np.savez(stream, **content)  # type: ignore[arg-type]
+        except DataError as error:  # the selection itself may well come to its end
+            if not self._told:
+                warnings.warn(f"the run could not go on after an interruption: {error}", DataWarning, stacklevel=2)
+            self._told = True
         self._saved = time.monotonic()
 
     def discard(self) -> None:

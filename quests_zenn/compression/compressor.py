@@ -25,7 +25,7 @@ from quests_zenn.descriptors import describe
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, EntropyEstimate, estimate_entropy, group_metrics
 from quests_zenn.entropy._growing import Space
 from quests_zenn.entropy.metrics import DEFAULT_EPS
-from quests_zenn.io.frames import FrameSource
+from quests_zenn.io.frames import FrameSource, is_single
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -35,6 +35,8 @@ Mask = npt.NDArray[np.bool_]
 ORDERED = ("msc", "msc_conditional", "msc_sum", "fps", "mean_fps", "random")
 
 METHODS = (*ORDERED, "k_means", "direct")
+
+_ARRAY_LIKE = (np.ndarray, list, tuple, int, float)
 
 BALANCES = ("equal", "proportional")
 
@@ -78,6 +80,9 @@ class DatasetCompressor:
         If an argument is out of range.
     """
 
+    #: How structures that are known already become environments and labels; None where only environments are known.
+    _describe: Callable[[Any], tuple[npt.NDArray[np.floating], Indices | None]] | None = None
+
     def __init__(
         self,
         frames: FrameSource,
@@ -91,14 +96,26 @@ class DatasetCompressor:
         costs: npt.ArrayLike | None = None,
         jobs: int | None = None,
     ) -> None:
+        checked_bandwidth(bandwidth)  # before all the work
+        if descriptor_fn is not None and not callable(descriptor_fn):
+            raise ValueError(f"descriptor_fn must be a function of one structure, got {descriptor_fn!r}")
         if descriptor_fn is None:
             env = describe(frames, k, cutoff, species, jobs=jobs)
-            labels = None if species == "none" else env.numbers
+            labels, elements = (None, None) if species == "none" else (env.numbers, env.elements)
             self._set(env.x, env.frame_offsets, bandwidth, labels, weights, costs, jobs)
+
+            def describe_more(others: Any) -> tuple[npt.NDArray[np.floating], Indices | None]:
+                found = describe(others, k, cutoff, species, elements=elements, jobs=jobs)
+                return found.x, found.numbers
+
         else:
-            parts = [_matrix_of(descriptor_fn(frame), index) for index, frame in enumerate(frames)]
-            x, offsets = _joined(parts)
+            x, offsets = _described(frames, descriptor_fn)
             self._set(x, offsets, bandwidth, None, weights, costs, jobs)
+
+            def describe_more(others: Any) -> tuple[npt.NDArray[np.floating], Indices | None]:
+                return _described([others] if is_single(others) else others, descriptor_fn)[0], None
+
+        self._describe = describe_more
 
     @classmethod
     def from_environments(
@@ -256,7 +273,7 @@ class DatasetCompressor:
         size : int, float, str or Size
             How much to keep. See `Size.parse`. ``overlap`` and ``max_loss`` give the shortest beginning of the order
             that reaches them; these and ``auto`` need a method that has an order.
-        reference : array_like (n, d), list of such, or an object with an attribute ``x`` (a `Reference`)
+        reference : array_like (n, d), list of such, frames, or an object with an attribute ``x`` (a `Reference`)
             What is known already, for ``msc_conditional`` (``msc`` with a reference is the same) and ``msc_sum``.
         reference_labels : array_like, shape (n,), optional
             Its labels, where the data set has labels; by default the attribute ``numbers`` of the reference.
@@ -318,7 +335,11 @@ class DatasetCompressor:
             targets = shares if balance == "proportional" else np.ones(len(shares))
         limit = math.inf
         if size.kind in ("structures", "environments", "cost"):
-            limit = size.of(float(amounts.sum()))
+            with np.errstate(over="ignore"):
+                total = float(amounts.sum())
+            limit = size.of(total)
+            if not math.isfinite(total):
+                raise ValueError("costs are so large that their sum overflows; use a larger unit")
             if amounts[pinned].sum() > limit * (1.0 + 1e-9):
                 raise DataError(
                     f"the {len(pinned)} structures to be kept count {amounts[pinned].sum():g} {size.kind} and the size "
@@ -364,9 +385,12 @@ class DatasetCompressor:
 
     def _reference(self, reference: Any, labels: npt.ArrayLike | None) -> tuple[npt.NDArray[np.floating], Indices]:
         """Environments that are known already, and codes of their labels; labels that the set lacks are left out."""
-        if hasattr(reference, "x"):
+        if hasattr(reference, "x") and not hasattr(reference, "positions"):
             labels = getattr(reference, "numbers", None) if labels is None else labels
             reference = reference.x
+        elif self._describe is not None and _holds_frames(reference):
+            reference, numbers = self._describe(reference)
+            labels = numbers if labels is None else labels
         elif isinstance(reference, list | tuple) and len(reference) and np.ndim(reference[0]) == 2:
             parts = [as_matrix(part, f"part {number} of the reference") for number, part in enumerate(reference)]
             if len({part.shape[1] for part in parts}) > 1:
@@ -402,9 +426,9 @@ class DatasetCompressor:
     def get_summary(
         self,
         indices: npt.ArrayLike | None = None,
+        *,
         reference: Any = None,
         reference_labels: npt.ArrayLike | None = None,
-        *,
         eps: float = DEFAULT_EPS,
     ) -> dict[str, Any]:
         """What a subset holds of the data set.
@@ -434,7 +458,9 @@ class DatasetCompressor:
         """
         chosen = np.arange(self.n_structures) if indices is None else self._indices(indices, "indices")
         if len(chosen):
-            curve = self.get_curve(chosen, [len(chosen)], reference, reference_labels, eps=eps)
+            curve = self.get_curve(
+                chosen, [len(chosen)], reference=reference, reference_labels=reference_labels, eps=eps
+            )
             entropy, diversity, overlap = (float(held[0]) for held in (curve.entropy, curve.diversity, curve.overlap))
         else:
             entropy, diversity = math.nan, -math.inf
@@ -457,9 +483,9 @@ class DatasetCompressor:
         self,
         indices: npt.ArrayLike,
         sizes: npt.ArrayLike | None = None,
+        *,
         reference: Any = None,
         reference_labels: npt.ArrayLike | None = None,
-        *,
         eps: float = DEFAULT_EPS,
         progress: Callable[[int], None] | None = None,
     ) -> Curve:
@@ -523,6 +549,17 @@ class DatasetCompressor:
         first = coverage.first(np.arange(len(self.x)), columns, counts, workers)
         shares: Array = np.cumsum(np.bincount(first, minlength=len(ends) + 1))[:-1] / len(self.x)
         return shares
+
+
+def _holds_frames(reference: Any) -> bool:
+    """Whether these are structures, not environments."""
+    if is_single(reference):
+        return True
+    return isinstance(reference, list | tuple) and len(reference) > 0 and not isinstance(reference[0], _ARRAY_LIKE)
+
+
+def _described(frames: Any, descriptor_fn: Callable[[Any], npt.ArrayLike]) -> tuple[npt.NDArray[np.floating], Indices]:
+    return _joined([_matrix_of(descriptor_fn(frame), index) for index, frame in enumerate(frames)])
 
 
 def _matrix_of(x: npt.ArrayLike, index: int) -> npt.NDArray[np.floating]:

@@ -47,7 +47,12 @@ class Size:
         one_of(self.kind, "kind", KINDS)
         if self.kind == "auto":
             return
-        object.__setattr__(self, "value", positive(self.value, f"a size in {self.kind}"))
+        if isinstance(self.value, bool | np.bool_):
+            raise ValueError(f"a size in {self.kind} must be a number, got {self.value}")
+        if self.kind == "max_loss" and self.value == 0:
+            object.__setattr__(self, "value", 0.0)
+        else:
+            object.__setattr__(self, "value", positive(self.value, f"a size in {self.kind}"))
         if (self.share or self.kind == "overlap") and self.value > 1.0:
             what = "overlap" if self.kind == "overlap" else "share"
             raise ValueError(f"the {what} must be at most 1, got {self.value:g}")

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import structures as atoms
+from ase.build import bulk
 from small_sets import KINDS, H, compressor, make
 
 import quests_zenn.compression
 from quests_zenn._core.checks import DataError
 from quests_zenn.compression import METHODS, ORDERED, DatasetCompressor, Size
-from quests_zenn.descriptors import describe
+from quests_zenn.descriptors import describe, get_descriptors
 from quests_zenn.entropy import entropy
 
 Array = npt.NDArray[np.float64]
@@ -428,3 +429,32 @@ def test_sizes_of_a_curve_are_whole() -> None:
     data = DatasetCompressor.from_environments(np.eye(4), np.arange(5), 0.1)
     with pytest.raises(ValueError, match="whole numbers of structures"):
         data.get_curve([0, 1], sizes=[1.5])
+
+
+def test_a_reference_of_frames_is_described_like_the_set() -> None:
+    frames = [bulk("Cu", cubic=True), bulk("Cu", a=3.7, cubic=True), bulk("CuZn", "cesiumchloride", a=2.95)]
+    known = [bulk("Cu", a=3.7, cubic=True)]
+    for options in ({}, {"species": "blocks"}, {"descriptor_fn": get_descriptors}):
+        data = DatasetCompressor(frames, **options)  # type: ignore[arg-type]
+        assert data.get_indices("msc_conditional", 3, reference=known)[-1] == 1
+        assert data.get_indices("msc_conditional", 3, reference=known[0])[-1] == 1
+    bare = DatasetCompressor.from_environments(data.x, data.frame_offsets)
+    with pytest.raises(ValueError, match="the reference must be a matrix"):
+        bare.get_indices("msc_conditional", 3, reference=known)
+
+
+def test_arguments_in_the_order_of_the_peer() -> None:
+    with pytest.raises(ValueError, match="bandwidth must be a number"):
+        DatasetCompressor([bulk("Cu")], get_descriptors, 0.015)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="descriptor_fn must be a function"):
+        DatasetCompressor([bulk("Cu")], 0.015, 0.015)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("costs", [[1e308] * 10, [5e-324] * 9 + [1e300]])
+def test_costs_of_any_size(costs: list[float]) -> None:
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    data = DatasetCompressor.from_environments(x, np.arange(0, 31, 3), 0.3, costs=costs)
+    assert len(data.get_indices("msc", 3)) == 3
+    if sum(costs) == np.inf:
+        with pytest.raises(ValueError, match="sum overflows"):
+            data.get_indices("msc", "0.5cost")

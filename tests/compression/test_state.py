@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_sets import compressor, make
 
-from quests_zenn._core.checks import DataError
+from quests_zenn._core.checks import DataError, DataWarning
 from quests_zenn.compression import ORDERED, DatasetCompressor, Selection, Size, _course, _state
 from quests_zenn.compression._state import Checkpoint, fingerprint
 
@@ -328,7 +328,7 @@ def test_files_that_hold_no_state(how: str, tmp_path: Path) -> None:
     data = kept_state(path)
     damaged(path, how)
     before = path.read_bytes()
-    with pytest.raises(DataError, match=r"state: is no state of a selection \(.*\); remove it to start anew"):
+    with pytest.raises(DataError, match=r"state: is no state of a selection, or damaged; remove it to start anew"):
         data.select("msc", 10, checkpoint=path)
     assert path.read_bytes() == before
 
@@ -393,3 +393,17 @@ def test_a_file_of_a_similar_name_is_left_alone(tmp_path: Path) -> None:
     saved.save(lambda: {"n": np.array(1)}, now=True)
     assert beside.read_text() == "mine"
     assert int(Checkpoint(tmp_path / "run", "word").state["n"]) == 1
+
+
+def test_a_state_that_cannot_be_kept_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_state, "INTERVAL", 0.0)
+    monkeypatch.setattr(np, "savez", full)
+    data = compressor(make("random", 12))
+    with pytest.warns(DataWarning, match="could not go on after an interruption: .*No space left") as told:
+        found = data.get_indices("msc", 8, checkpoint=tmp_path / "state")
+    assert len(told) == 1
+    np.testing.assert_array_equal(found, data.get_indices("msc", 8))
+    assert list(tmp_path.iterdir()) == []
