@@ -147,6 +147,9 @@ def draw_time(plt: Any, part: Row) -> Any:
                 linestyle=line, markersize=5, linewidth=1.3, label=label,
             )  # fmt: skip
     axis.set(xscale="log", yscale="log", xlabel="structures of 15 atoms", ylabel="wall time / s")
+    sizes = sorted({row["structures"] for row in part["rows"] if row["set"] == "rattled"})
+    axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    axis.set_xticks([], minor=True)
     axis.grid(which="major", linewidth=0.4, alpha=0.5)
     axis.legend(fontsize=9, frameon=False)
     figure.tight_layout()

@@ -51,7 +51,7 @@ SAMPLED = 20_000
 DISPLACEMENTS = {"molecule": 0.01, "silicon": 0.05}
 
 #: The peer is not asked about more structures: its time grows faster than with the square of their number.
-MOST_OF_PEER = 2_000
+MOST_OF_PEER = 1_000
 
 Row = dict[str, Any]
 
@@ -303,7 +303,7 @@ def part_chunks(size: Size) -> Row:
         drawn = compressor.get_summary(compressor.get_indices("random", 0.1))
         rows.append({"set": name, "structures": n, "chunk": "random"} | {k: drawn[k] for k in QUALITIES})
     large = []
-    for name, n in (("molecule", 100_000), ("silicon", 30_000), ("silicon", 100_000)) if size.large else ():
+    for name, n in (("molecule", 100_000), ("silicon", 30_000)) if size.large else ():
         large.append(child(do="choice", name=name, n=n, share=0.1, threads=threads, chunk=n // 20, summary=False))
         print_row(large[-1])
     return {"threads": threads, "rows": rows, **({"large": large} if large else {})}

@@ -63,8 +63,19 @@ def test_compress_dataset(tmp_path: Path) -> None:
     assert float(found[0][2]) > float(found[1][2])
     assert [len(read(tmp_path / name, ":")) for name in ("small.xyz", "random.xyz")] == [2, 2]
     assert (tmp_path / "small.png").stat().st_size > 10_000
-    again = run("compress_dataset.py", tmp_path, f"{example}@::10", "--size", "4", "--bandwidth", "0.03")
+    again = run("compress_dataset.py", tmp_path, f"{example}@::10", "--size", "4", "--bandwidth", "0.03", "--overwrite")
     assert "bandwidth 0.03 1/Å\nmsc     4 structures" in again
+    for sentence, options in (
+        ("the size must be a share", ("--size", "some", "--overwrite")),
+        ("a size in cost needs costs", ("--size", "5cost", "--overwrite")),
+        ("--bandwidth must be positive", ("--bandwidth", "-1", "--overwrite")),
+        ("too little for any structure; the smallest has 256", ("--size", "5env", "--bandwidth", "1", "--overwrite")),
+        ("small.xyz, random.xyz, small.png: there already", ()),
+    ):
+        command = [sys.executable, "-W", "error", str(SCRIPTS / "compress_dataset.py"), f"{example}@::40", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 2
+        assert sentence in done.stderr.splitlines()[-1]
 
 
 def test_the_page_about_lammps(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from quests_zenn.compression.compressor import EXACT_UP_TO
 from quests_zenn.descriptors import describe, element_symbols
 from quests_zenn.descriptors._layout import relayout
 from quests_zenn.entropy import is_novel
-from quests_zenn.io.frames import Frame, read_atoms, stem
-from quests_zenn.io.outputs import write_chosen
+from quests_zenn.io.frames import Frame, read_atoms, split_index, stem
+from quests_zenn.io.outputs import check_output, write_chosen
 from quests_zenn.io.plots_compress import plot_compression
 
 #: Ending of what `quests-zenn descriptors` writes.
@@ -38,6 +38,12 @@ MOST_LISTED = 20
 
 #: Environments on which the time of a run is measured.
 MEASURED = 16_384
+
+#: Frames whose environments are computed once more, where they come from a file.
+COMPARED = 22
+
+#: Share of the environments from which on a reference is said to cover them.
+WELL_KNOWN = 0.99
 
 #: 1/Å by which environments of the same frame may differ from those in a file, which may be in single precision.
 _SAME = 1e-4
@@ -56,9 +62,18 @@ class CompressRun:
         self._check_usage()
         self.environments = self._file_of_environments()  # name of a .npz file, or None
         more = (self.environments,) if self.environments and not self.bare else ()
-        check_outputs((*files, *options["reference"], *more), options, output=SCORED)
-        keeper = options["output"] or options["json_file"]
+        inputs = (*files, *options["reference"], *more)
+        output: str | None = options["output"]
+        if output and not output.removesuffix(".gz").endswith(SCORED):
+            raise DataError(
+                f"{output}: the structures chosen are written as extended XYZ; its name must end in .xyz, .extxyz or "
+                ".xyz.gz"
+            )
+        check_outputs(inputs, options, output=SCORED)
+        keeper = output or options["json_file"]
         self.state = None if keeper is None else Path(f"{keeper}.progress.npz")
+        self._check_state(inputs)
+        self.written = False
 
     # --- before the work ----------------------------------------------------------------------------------------------
 
@@ -90,6 +105,16 @@ class CompressRun:
             raise click.UsageError("--by frame would make each structure a group of its own")
         if len({value for group in options["bandwidths"] for value in group}) > 1:
             raise DataError("this command takes one --bandwidth, got several")
+
+    def _check_state(self, inputs: Sequence[str]) -> None:
+        """Refuse a place for the state that something else has."""
+        if self.state is None:
+            return
+        place = check_output(self.state, overwrite=True).resolve()
+        others = [self.options[name] for name in ("output", "json_file", "plot_file") if self.options[name]]
+        for name in (*others, *(split_index(spec)[0] for spec in inputs)):
+            if Path(name).resolve() == place:
+                raise DataError(f"{name}: is where this run notes down how far it has come; choose another name")
 
     @property
     def bare(self) -> bool:
@@ -172,12 +197,7 @@ class CompressRun:
                 source,
             )  # fmt: skip
         else:
-            first, last = None, None
-            for frame in source.stream():
-                first, last = first or frame, frame
-            assert first is not None
-            assert last is not None
-            self._compare(stored, source, first, last)
+            self._compare(stored, source)
             data = stored
             data.source, data.labels = source, source.labels
         for name, seconds in source.seconds.items():
@@ -185,9 +205,21 @@ class CompressRun:
         _options.Interrupts.raise_if_pending()
         return data
 
-    def _compare(self, stored: Data, source: Source, first: Frame, last: Frame) -> None:
-        """Refuse environments that are not those of the frames."""
+    def _compare(self, stored: Data, source: Source) -> None:
+        """Refuse environments that are not those of the frames: by all atoms, and by computing some anew."""
         name, there, here = self.environments, stored.sizes.tolist(), source.lengths
+        starts = stored.offsets.tolist()
+        some = set(np.linspace(0, len(there) - 1, COMPARED).astype(int).tolist())  # with the first and the last
+        unlike: Frame | None = None
+        kept: list[tuple[int, Frame]] = []
+        for number, frame in enumerate(source.stream()):
+            if number >= len(there) or unlike is not None:
+                continue  # all are counted, for a clear word about their number
+            if len(frame) == there[number]:
+                if not np.array_equal(frame.numbers, stored.numbers[starts[number] : starts[number + 1]]):
+                    unlike = frame
+                elif number in some:
+                    kept.append((number, frame))
         if len(there) != len(here):
             raise DataError(f"{name}: holds {len(there):,} frames, and {_names(self.files)} {len(here):,}")
         for number, label in enumerate(source.labels):
@@ -196,14 +228,16 @@ class CompressRun:
                     f"{label}: has {here[number]} atoms, and {name} {there[number]} environments of it; all atoms of "
                     "the same frames are needed"
                 )
-        for frame, rows in ((first, slice(None, here[0])), (last, slice(-here[-1], None))):
-            same = np.array_equal(frame.numbers, stored.numbers[rows])
-            if same:
-                elements = stored.elements if stored.species != "none" else None
-                env = describe([frame], stored.k, stored.cutoff, stored.species, elements=elements, jobs=1)
-                same = env.x.shape == stored.x[rows].shape and bool(np.abs(env.x - stored.x[rows]).max() < _SAME)
-            if not same:
-                raise DataError(f"{name}: its environments are not those of {frame.label}; make the file again")
+        elements = stored.elements if stored.species != "none" else None
+        for number, frame in kept if unlike is None else ():
+            _options.Interrupts.raise_if_pending()
+            env = describe([frame], stored.k, stored.cutoff, stored.species, elements=elements, jobs=1)
+            rows = stored.x[starts[number] : starts[number + 1]]
+            if env.x.shape != rows.shape or not np.abs(env.x - rows).max() < _SAME:
+                unlike = frame
+                break
+        if unlike is not None:
+            raise DataError(f"{name}: its environments are not those of {unlike.label}; make the file again")
 
     def _share_layout(self) -> None:
         """The same columns for the data set and the reference."""
@@ -264,13 +298,16 @@ class CompressRun:
                 assert source is not None
                 self.groups, self.group_names = source.frame_groups()
             self.found = times.step("selection", self._select)
-            times.step("curve", self._measure)
-            _options.Interrupts.raise_if_pending()
+            if not len(self.found) and self.size.kind in ("structures", "environments", "cost"):
+                raise self._nothing_fits()
             if options["output"] and len(self.found):
                 times.step("writing", self._write)
+                self.written = True
+            times.step("curve", self._measure)
+            _options.Interrupts.raise_if_pending()
+            _tell.write_document("compress", self.files, options, self._document(), times, self.jobs)
             if options["plot_file"] and len(self.found):
                 self._plot()
-            _tell.write_document("compress", self.files, options, self._document(), times, self.jobs)
             if self.state is not None:
                 self.state.unlink(missing_ok=True)
         if not self.quiet:
@@ -279,14 +316,31 @@ class CompressRun:
 
     @contextmanager
     def _can_go_on(self) -> Iterator[None]:
-        """Say after Ctrl-C whether the same command goes on where it was."""
+        """Say after Ctrl-C what is finished, or whether the same command goes on where it was."""
         try:
             yield
         except BaseException as error:
             interrupted = _options.Interrupts.pending or isinstance(error, KeyboardInterrupt)
+            if self.written and self.state is not None:
+                self.state.unlink(missing_ok=True)  # what it was kept for is there
+                if interrupted:
+                    _options.stop_for_now(f"{self.options['output']} is written, the curve was not finished")
+                raise
             if not interrupted or self.state is None or not self.state.exists():
                 raise
             _options.stop_for_now()
+
+    def _nothing_fits(self) -> DataError:
+        """Why nothing was chosen, for want of a structure that is small enough."""
+        compressor, cost = self.compressor, self.options["cost"]
+        if self.state is not None:
+            self.state.unlink(missing_ok=True)
+        if self.size.kind == "cost" and compressor.costs is not None:
+            unit = f" {cost}" if cost in ("atoms", "electrons") else f" ({cost})"
+            least = f"the cheapest costs {_amount(float(compressor.costs.min()))}{unit}"
+        else:
+            least = f"the smallest has {_count(int(compressor.sizes.min()), 'environment')}"
+        return DataError(f"--size {self.size} is too little for any structure: {least}")
 
     def _options(self, random: bool = False) -> dict[str, Any]:
         """What a selection, or the random one beside it, is asked for."""
@@ -351,7 +405,8 @@ class CompressRun:
                 advance(done)
 
             if len(found):
-                sizes = None if wanted else [len(found)]
+                # without an order, beginnings mean nothing
+                sizes = None if wanted and self.method in ORDERED else [len(found)]
                 self.curve = compressor.get_curve(found.indices, sizes, progress=progress, **self._known())
             if options["plot_file"] and len(found):
                 for seed in range(options["seed"] + 1, options["seed"] + 1 + options["plot_seeds"]):
@@ -398,9 +453,9 @@ class CompressRun:
 
     def _plot(self) -> None:
         assert self.curve is not None
-        title = ", ".join(map(stem, self.files[:3]))
+        title = _titles(self.files)
         if self.reference is not None:
-            title += f" given {', '.join(map(stem, self.reference.names[:3]))}"
+            title += f" given {_titles(self.reference.names)}"
         plot_compression(
             self.options["plot_file"], curve=_columns(self.curve), method=self.method,
             random=[_columns(curve) for _, curve in self.random], entropy=self.metrics["original_entropy"],
@@ -478,19 +533,20 @@ class CompressRun:
         error = float(whole.diversity_error)
         if n:
             rows += [
-                ("entropy H", f"{metrics['entropy']:.4f} nats; of all "
+                ("entropy H", f"{metrics['entropy']:.4f} nats; whole set "
                               f"{_tell.with_error(metrics['original_entropy'], float(whole.standard_error))}"),
-                ("diversity D", f"{metrics['diversity']:.4f} nats; of all "
+                ("diversity D", f"{metrics['diversity']:.4f} nats; whole set "
                                 f"{_tell.with_error(metrics['original_diversity'], error)}; "
                                 f"loss {_tell.with_error(metrics['loss'], error)}"),
             ]  # fmt: skip
-        covered = f"{metrics['overlap']:.2%} of all environments are known"
+        covered = f"{metrics['overlap']:.2%} of all environments are covered"
         if self.reference_overlap is not None:
             covered += f"; {self.reference_overlap:.2%} by the reference alone"
         rows.append(("overlap", covered))
         if options["output"]:
-            rows.append(("written", f"{options['output']}: {_count(n, 'structure')}" if n else "nothing"))
-        _tell.rows([*rows, self.times.row(self.jobs)])
+            nothing = "nothing" if options["json_file"] is None else f"{options['json_file']} only"
+            rows.append(("written", f"{options['output']}: {_count(n, 'structure')}" if n else nothing))
+        _tell.rows([*rows, self.times.row(_count(self.jobs, "thread"))])
         self._list_groups()
 
     def _list_groups(self) -> None:
@@ -518,6 +574,16 @@ class CompressRun:
             totals["cost"] = float(compressor.costs.sum())
         if size.kind in totals and not size.share and size.value > totals[size.kind]:
             warn(f"--size {size} is more than there is ({_amount(totals[size.kind])}): all structures are kept")
+        if self.reference is not None and self.reference_overlap is not None:
+            unseen = sorted({*element_symbols(self.data.numbers)} - {*self.reference.reference.elements})
+            if unseen:
+                blind = "; species none does not tell elements apart" if self.data.species == "none" else ""
+                warn(f"the reference has never seen {' '.join(unseen)}{blind}")
+            if len(found) and self.reference_overlap >= WELL_KNOWN:
+                warn(
+                    f"the reference covers {self.reference_overlap:.2%} of the environments already: what is chosen "
+                    "adds little"
+                )
         if not len(found):
             said = [name for name in (self.options["output"], self.options["plot_file"]) if name]
             nothing = f"; {' and '.join(said)} {'is' if len(said) == 1 else 'are'} not written" if said else ""
@@ -587,8 +653,8 @@ class CompressRun:
         memory = (2 * n * d + 2 * share * n * d + 12 * n + 32 * share * n) * 8 + 250_000_000
         most = "at most " if self.size.kind in ("auto", "overlap", "max_loss") else "about "
         click.echo(
-            f"{len(sizes)} structures, {n} environments: {most}{_tell.duration(seconds)} on {self.jobs} threads, "
-            f"{_tell.size(memory)} of memory"
+            f"{_count(len(sizes), 'structure')}, {_count(n, 'environment')}: {most}{_tell.duration(seconds)} on "
+            f"{_count(self.jobs, 'thread')}, {_tell.size(memory)} of memory"
         )
 
     def _share(self, sizes: np.ndarray, sample: Data) -> float:
@@ -626,6 +692,10 @@ def _option_of(size: Size) -> str:
 
 def _names(files: Sequence[str]) -> str:
     return ", ".join(files[:3]) + (" ..." if len(files) > 3 else "")
+
+
+def _titles(files: Sequence[str]) -> str:
+    return ", ".join(map(stem, files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 
 def _count(n: int, what: str) -> str:

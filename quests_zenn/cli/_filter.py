@@ -226,10 +226,7 @@ class FilterRun:
             target = self.journal.target
             kept = f"what was flagged before is in {target}" if target.exists() else "what was judged before is noted"
             raise DataError(f"{error}; {kept}, and the same command goes on from there") from error
-        _options.Interrupts.pending = False
-        name = click.get_current_context().command_path
-        click.echo(f"{name}: interrupted; the same command goes on where this one stopped", err=True)
-        sys.exit(_options.INTERRUPTED)
+        _options.stop_for_now()
 
     def _resume(self) -> None:
         """Take up what an earlier run noted down."""

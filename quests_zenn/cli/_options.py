@@ -34,6 +34,38 @@ class PositiveFloat(click.ParamType):
             self.fail(f"{value!r} is not a positive, finite number", param, ctx)
 
 
+class NotNegative(click.ParamType):
+    """A finite number that is zero or more."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from quests_zenn._core.checks import finite
+
+        try:
+            number = finite(value, "it")
+            if number < 0.0:
+                raise ValueError
+        except ValueError:
+            self.fail(f"{value!r} is not a finite number of at least 0", param, ctx)
+        return number + 0.0  # no -0.0
+
+
+class Share(click.ParamType):
+    """A number above 0 and up to 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+            if not 0.0 < number <= 1.0:  # NaN neither
+                raise ValueError
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not a share, a number above 0 and up to 1", param, ctx)
+        return number
+
+
 class Bandwidths(click.ParamType):
     """A positive number, several separated by commas, or ``auto``."""
 
@@ -221,10 +253,10 @@ class Interrupts:
             raise KeyboardInterrupt
 
 
-def stop_for_now() -> None:
-    """End after Ctrl-C, where another run can go on."""
+def stop_for_now(told: str = "the same command goes on where this one stopped") -> None:
+    """End after Ctrl-C, where something is left: what another run can go on from, or a finished file."""
     Interrupts.pending = False
-    _fail("interrupted; the same command goes on where this one stopped", INTERRUPTED)
+    _fail(f"interrupted; {told}", INTERRUPTED)
 
 
 def _fail(message: str, status: int) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from quests_zenn._core.checks import DataError
 from quests_zenn.cli._source import Source, known
 from quests_zenn.descriptors import element_symbols
+from quests_zenn.descriptors._layout import block_names
 from quests_zenn.io.outputs import frame_mark
 
 #: Values that an error names.
 MOST_NAMED = 20
+
+#: Kinds of descriptors.
+SPECIES = ("none", "blocks", "pairs")
 
 #: Keys that a file of environments has.
 _CONTENT = ("x", "frame_offsets", "numbers", "k", "cutoff", "species", "elements")
@@ -97,6 +101,20 @@ class Structures(Source):
             numbers = {"atoms": len(atoms), "electrons": int(atoms.numbers.sum())}
             self.costs.append(numbers[cost] if cost in numbers else _positive(atoms, cost, label, "cost"))
 
+    def _key(self, label: str, atoms: Any) -> Any:
+        """What --by says of a frame: like --keep and --cost, it also looks at the results of calculators."""
+        if self.by not in (None, "file") and atoms.info.get(self.by) is None:
+            value = getattr(atoms.calc, "results", {}).get(self.by)
+            if value is not None and np.ndim(value) == 0:
+                return value.item() if isinstance(value, np.generic) else value
+        return super()._key(label, atoms)
+
+    def frame_groups(self) -> tuple[np.ndarray, list[str]]:
+        """Group of every frame by --by, and the names of the groups."""
+        if self.without_key and len(self.without_key) == len(self.keys):
+            raise DataError(f"{self.without_key[0]}; nor has any other frame (--by file works always)")
+        return super().frame_groups()
+
     def pinned(self) -> np.ndarray:
         """Frames that --keep names, in the order of the input."""
         chosen: set[int] = set()
@@ -154,24 +172,59 @@ def load_environments(path: str) -> Data:
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with open(path, "rb") as stream:  # closed whatever happens
+            content = np.load(stream, allow_pickle=False)
             missing = [name for name in _CONTENT if name not in content.files]
-            if not missing:
-                found = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        what = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: is no file that quests-zenn descriptors wrote ({what})") from error
-    if missing:
-        raise DataError(f"{path}: is no file that quests-zenn descriptors wrote (it lacks {', '.join(missing)})")
-    x, offsets, numbers = found["x"], found["frame_offsets"], found["numbers"]
-    if x.ndim != 2 or x.dtype.kind != "f" or numbers.shape != (len(x),) or offsets.ndim != 1 or len(offsets) < 2:
-        raise DataError(f"{path}: its arrays do not fit together")
-    if offsets[0] != 0 or offsets[-1] != len(x) or not (np.diff(offsets) > 0).all():
+            found = {name: content[name] for name in (*_CONTENT, "labels") if name in content.files}
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged archive fails in any way there is
+        what = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        raise DataError(f"{path}: is no file that quests-zenn descriptors wrote{what}") from error
+    wrong = f"it lacks {', '.join(missing)}" if missing else _wrong(found)
+    if wrong:
+        raise DataError(f"{path}: is no file that quests-zenn descriptors wrote ({wrong})")
+    x, offsets = np.ascontiguousarray(found["x"]), found["frame_offsets"].astype(np.int64)
+    if not (np.diff(offsets) > 0).all():
         raise DataError(f"{path}: some of its frames have no environments; describe whole frames, without --select")
     n = len(offsets) - 1
     labels = found.get("labels", np.empty(0))
-    names = [str(label) for label in labels] if len(labels) == n else [f"{path}, frame {i}" for i in range(n)]
+    names = [str(label) for label in labels] if labels.shape == (n,) else [f"{path}, frame {i}" for i in range(n)]
     return Data(
-        x, offsets, numbers, names, tuple(map(str, found["elements"])), int(found["k"]), float(found["cutoff"]),
-        str(found["species"]),
+        x, offsets, found["numbers"].astype(np.int64), names, tuple(map(str, found["elements"])), int(found["k"]),
+        float(found["cutoff"]), str(found["species"]),
     )  # fmt: skip
+
+
+def _wrong(found: dict[str, np.ndarray]) -> str:
+    """What is wrong with the arrays of a file; nothing if they fit together."""
+    x, offsets, numbers, elements = found["x"], found["frame_offsets"], found["numbers"], found["elements"]
+    k, cutoff, species = found["k"], found["cutoff"], found["species"]
+    if x.ndim != 2 or x.dtype not in (np.float32, np.float64) or not len(x):
+        return "x is no matrix of environments"
+    if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or len(offsets) < 2:
+        return "frame_offsets are no whole numbers"
+    steps = offsets.astype(np.int64)
+    if steps[0] != 0 or steps[-1] != len(x) or (np.diff(steps) < 0).any():
+        return f"frame_offsets do not lead from 0 to the {len(x):,} rows of x"
+    if numbers.shape != (len(x),) or numbers.dtype.kind not in "iu":
+        return f"numbers are not the atomic numbers of the {len(x):,} rows of x"
+    if not ((numbers > 0) & (numbers < len(chemical_symbols))).all():
+        return "numbers hold what is no atomic number"
+    if k.shape != () or k.dtype.kind not in "iu" or not 2 <= int(k) <= 4096:
+        return "k is no number of neighbours"
+    if cutoff.shape != () or cutoff.dtype.kind not in "iuf" or not 0.0 < float(cutoff) < math.inf:
+        return "cutoff is no positive number"
+    if species.shape != () or str(species) not in SPECIES:
+        return f"species is none of {', '.join(SPECIES)}"
+    if elements.ndim != 1 or elements.dtype.kind != "U" or not {*elements.tolist()} <= {*chemical_symbols[1:]}:
+        return "elements are no chemical symbols"
+    names = elements.tolist()
+    if str(species) != "none" and (names != sorted({*names}) or not {*element_symbols(numbers)} <= {*names}):
+        return "elements are not those of its atoms, in alphabetical order"
+    width = len(block_names(names, str(species))) * (2 * int(k) - 1)
+    if x.shape[1] != width:
+        return f"x has {x.shape[1]:,} columns, and k, species and elements make {width:,}"
+    if not np.isfinite(x).all():
+        return "x holds values that are not finite"
+    return ""

@@ -43,7 +43,8 @@ def matrix(names: list[str], values: Any, form: str) -> None:
 
 
 def with_error(value: float, error: float) -> str:
-    """``5.3102 ± 0.0021 nats``; without an error where there is none."""
+    """``5.3102 ± 0.0021 nats``; without an error where there is none, and never ``-0.0000``."""
+    value = round(value, 4) + 0.0
     return f"{value:.4f} nats" if error == 0.0 else f"{value:.4f} ± {error:.4f} nats"
 
 
@@ -67,13 +68,14 @@ class Times:
         self.seconds["total"] = time.perf_counter() - self.started
         return self.seconds["total"]
 
-    def row(self, jobs: int) -> tuple[str, str]:
-        """The last row of a table."""
+    def row(self, jobs: int | str) -> tuple[str, str]:
+        """The last row of a table; `jobs` is the number of threads, or that in words."""
         order = (
             "loading", "reading", "descriptors", "sums", "selection", "curve", "walks", "splits", "writing",
         )  # fmt: skip
+        told = jobs if isinstance(jobs, str) else f"{jobs} threads"
         steps = ", ".join(f"{name} {self.seconds[name]:.2f}" for name in order if name in self.seconds)
-        return "time", f"{self.total():.2f} s ({steps}; {jobs} threads)"
+        return "time", f"{self.total():.2f} s ({steps}; {told})"
 
 
 def write_document(

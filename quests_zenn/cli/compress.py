@@ -1,4 +1,4 @@
-"""``quests-zenn compress``: fewer structures that hold most of the information."""
+"""``quests-zenn compress``: fewer structures, as different as they can be."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class KeyValue(click.ParamType):
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"]},
-    short_help="Fewer structures that hold most of the information.",
+    short_help="Fewer structures with as many different environments as possible.",
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
@@ -52,12 +52,12 @@ class KeyValue(click.ParamType):
     "(5000env; 0.1env is a share), a budget of --cost (3e5cost, 0.1cost), or auto, the largest H D [default: 0.1].",
 )  # fmt: skip
 @click.option(
-    "--overlap", type=click.FloatRange(0.0, 1.0, min_open=True), metavar="SHARE",
+    "--overlap", type=_options.Share(), metavar="SHARE",
     help="In place of --size: as few as cover this share of all environments.",
 )  # fmt: skip
 @click.option(
-    "--max-loss", type=_options.PositiveFloat(), metavar="NATS",
-    help="In place of --size: as few as lose no more diversity than this.",
+    "--max-loss", type=_options.NotNegative(), metavar="NATS",
+    help="In place of --size: as few as lose no more diversity than this (0: none).",
 )  # fmt: skip
 @click.option(
     "--method", type=click.Choice(METHODS),
@@ -119,10 +119,11 @@ class KeyValue(click.ParamType):
 @_options.dry_run_option
 @_options.ends_well
 def compress(files: tuple[str, ...], **options: Any) -> None:
-    """Choose structures of FILE that hold most of what the whole set holds.
+    """Choose structures of FILE that hold as many different environments as possible, what is rarest first.
 
-    msc, the default, again and again takes the structure with the environment that is newest to those chosen. A run
-    that was killed goes on where it was when the same command is given again.
+    msc, the default, again and again takes the structure with the environment that is newest to those chosen. At small
+    sizes that may cover less than random structures: if coverage is what you want, ask for --overlap. A run that was
+    killed goes on where it was when the same command is given again.
 
     \b
     Examples:

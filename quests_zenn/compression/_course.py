@@ -42,7 +42,7 @@ OVERSAMPLING = 2.0
 
 ALL = "all structures are chosen"
 ENOUGH = "the size is reached"
-FULL = "no other structure fits into what is left of the size"
+FULL = "the budget is used up: no other structure fits"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -34,6 +35,13 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     target = Path(path)
     if not os.fspath(path):
         raise DataError("an output needs a name, got an empty one")
+    try:
+        os.lstat(target)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise DataError(f"{target}: the name is too long for a file") from error
+    except ValueError as error:  # a null character
+        raise DataError(f"{os.fspath(path)!r}: is no name of a file") from error
     if os.path.lexists(target) and not target.exists() and not overwrite:
         raise DataError(f"{target}: is a link that points nowhere; choose another name or say --overwrite")
     target = Path(os.path.realpath(target)) if target.is_symlink() else target  # what it points to is the file

@@ -36,7 +36,8 @@ def plot_compression(
     path : str or path
         Ends in .png, .pdf or .svg.
     curve : mapping
-        ``sizes``, ``n_environments``, ``entropy`` and ``diversity`` (nats), ``overlap``, each (n,).
+        ``sizes``, ``n_environments``, ``entropy`` and ``diversity`` (nats), ``overlap``, each (n,); a single point
+        where a method has no order.
     method : str
         What was chosen by, for the legend.
     random : sequence of mappings
@@ -52,13 +53,13 @@ def plot_compression(
     DataError, MissingExtraError
         See `quests_zenn.io.plots.check_plot`.
     """
-    figure = _figure(path, overwrite, (12.0, 4.0))
+    figure = _figure(path, overwrite, (12.0, 4.4))
     count = "sizes" if by_structures else "n_environments"
     x = np.asarray(curve[count], np.float64)
     panels = (
         ("entropy", "entropy H (nats)", entropy, 1.0),
         ("diversity", "diversity D (nats)", diversity, 1.0),
-        ("overlap", "environments known (%)", 1.0, 100.0),
+        ("overlap", "environments covered (%)", 1.0, 100.0),
     )
     for axes, (name, label, whole, unit) in zip(figure.subplots(1, 3), panels, strict=True):
         y = unit * np.asarray(curve[name], np.float64)
@@ -69,15 +70,18 @@ def plot_compression(
             axes.fill_between(grid, others.min(axis=0), others.max(axis=0), color="0.6", alpha=0.35, lw=0)
             told = f"random, mean and range of {len(random)}" if len(random) > 1 else "random"
             axes.plot(grid, others.mean(axis=0), color="0.4", lw=1.3, label=told)
-        axes.plot(x, y, color="C0", lw=1.6, marker="o" if len(x) < 40 else None, ms=3, label=method)
-        axes.plot(x[-1], y[-1], "o", ms=8, mfc="none", color="C1", mew=1.6, label="chosen")
-        axes.axhline(unit * whole, color="k", ls="--", lw=1.0, label="all")
+        if len(x) > 1:
+            axes.plot(x, y, color="C0", lw=1.6, marker="o" if len(x) < 40 else None, ms=3, label=method)
+        told = "chosen" if len(x) > 1 else f"chosen by {method}"
+        axes.plot(x[-1], y[-1], "o", ms=8, mfc="none", color="C1", mew=1.6, label=told, clip_on=False)
+        axes.axhline(unit * whole, color="k", ls="--", lw=1.0, label="whole set")
         axes.set_xlabel("structures" if by_structures else "environments")
         axes.set_ylabel(label)
         axes.set_xlim(left=0.0)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.locator_params(axis="x", nbins=6)
     axes.set_ylim(0.0, 104.0)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=len(labels))
     figure.suptitle(title, fontsize=10)
     _save(figure, path, overwrite)

@@ -121,6 +121,8 @@ def test_the_document_is_what_the_library_finds() -> None:
 def test_the_table() -> None:
     out, err = run(*ARGS, "--size", "0.5", "-o", "small.xyz")
     assert err == ""
+    assert not re.search(r"-0\.0000", run(*ARGS, "--size", "1.0")[0])
+    assert re.search(r"; 1 thread\)$", run(*ARGS, "--jobs", 1)[0], re.M)
     for row in (
         r"structures +12",
         r"environments +128",
@@ -129,9 +131,9 @@ def test_the_table() -> None:
         r"method +msc, size 0\.5",
         r"ended +the size is reached",
         r"chosen +6 structures \(50\.0%\), \d+ environments \(\d+\.\d%\)",
-        r"entropy H +\d\.\d{4} nats; of all \d\.\d{4} nats",
-        r"diversity D +\d\.\d{4} nats; of all \d\.\d{4} nats; loss -?\d\.\d{4} nats",
-        r"overlap +\d+\.\d\d% of all environments are known",
+        r"entropy H +\d\.\d{4} nats; whole set \d\.\d{4} nats",
+        r"diversity D +\d\.\d{4} nats; whole set \d\.\d{4} nats; loss -?\d\.\d{4} nats",
+        r"overlap +\d+\.\d\d% of all environments are covered",
         r"written +small\.xyz: 6 structures",
         r"time +\d.*selection \d.*curve \d.*writing \d.*threads\)",
     ):
@@ -161,6 +163,9 @@ def test_targets() -> None:
     lossy = document(*ARGS, "--max-loss", 0.3)
     assert lossy["indices"] == compressor().get_indices("msc", Size("max_loss", 0.3)).tolist()
     assert lossy["metrics"]["loss"] <= 0.3
+    lossless = document(*ARGS, "--max-loss", 0)
+    assert lossless["indices"] == compressor().get_indices("msc", Size("max_loss", 0.0)).tolist()
+    assert lossless["metrics"]["loss"] < 1e-6
     out, _ = run(*ARGS, "--overlap", 0.9)
     assert re.search(r"^method +msc, as few as cover 0\.9 of all environments$", out, re.M)
     out, _ = run(*ARGS, "--max-loss", 0.3)
@@ -272,8 +277,30 @@ def test_nothing_is_overwritten_unasked() -> None:
     refused("is an input, and would be replaced", *ARGS, "-o", "data.xyz", "--overwrite")
     refused("is an input", *ARGS, "--reference", "alloy.xyz", "-o", "alloy.xyz", "--overwrite")
     refused("two outputs have the same name", *ARGS, "-o", "a.xyz", "--json", "a.xyz")
-    refused("must end in .xyz", *ARGS, "-o", "small.dump")
+    told = r"the structures chosen are written as extended XYZ; its name must end in \.xyz, \.extxyz or \.xyz\.gz"
+    refused(f"small.traj: {told}", *ARGS, "-o", "small.traj")
     refused(r"a plot is written as", *ARGS, "--plot", "small.gif")
+    noted = "is where this run notes down how far it has come; choose another name"
+    state = "small.xyz.progress.npz"
+    refused(f"{state}: {noted}", *ARGS, "-o", "small.xyz", "--json", state)
+    refused(f"{state}: {noted}", state, "--json", "small.xyz")
+    refused(f"{state}: {noted}", "data.xyz", "--descriptors", state, "-o", "small.xyz")
+    Path("folder.xyz.progress.npz").mkdir()
+    _, err = run(*ARGS, "-o", "folder.xyz", status=1)
+    assert "folder.xyz.progress.npz: is a folder, not a file" in err
+    Path("folder.xyz.progress.npz").rmdir()
+    refused("progress.npz: the name is too long for a file", *ARGS, "-o", f"{'x' * 245}.xyz")
+    refused("x.xyz: the name is too long for a file", *ARGS, "-o", f"{'x' * 300}.xyz")
+    Path(state).write_text("junk")
+    refused("is no state of a selection", *ARGS, "-o", "small.xyz")
+    assert "pickle" not in run(*ARGS, "-o", "small.xyz", status=1)[1]
+
+
+def test_nothing_fits() -> None:
+    for size, told in (("5env", "the smallest has 8 environments"), ("5cost", "the cheapest costs 232 electrons")):
+        args = (*ARGS, "--size", size, "--cost", "electrons", "-o", "small.xyz", "--json", "small.json")
+        refused(f"--size {size} is too little for any structure: {told}", *args)
+    refused(r"the cheapest costs 1 \(weight\)", *ARGS, "--size", "0.001cost", "--cost", "weight", "-o", "small.xyz")
 
 
 # --- keep, by, weights, costs -----------------------------------------------------------------------------------------
@@ -318,7 +345,12 @@ def test_groups_are_balanced() -> None:
     assert re.search(
         r"^config_type +structures +chosen +envs +chosen\nbulk +4 +2 +64 +32\nhot +4 +2 +32 +16$", out, re.M
     )
-    refused("no key 'phase' to group frames by", *ARGS, "--by", "phase")
+    refused(
+        r"no key 'phase' to group frames by .*; nor has any other frame \(--by file works always\)$",
+        *ARGS, "--by", "phase",
+    )  # fmt: skip
+    by_energy = document(*ARGS, "--size", 3, "--by", "energy")
+    assert [float(name) for name in by_energy["groups"]["names"]] == [-1.5 * i for i in reversed(range(N))]
     refused("--by frame would make each structure a group of its own", *ARGS, "--by", "frame", status=2)
     refused("--balance belongs to --by", *ARGS, "--balance", "equal", status=2)
 
@@ -367,7 +399,7 @@ def test_a_reference_brings_its_parameters() -> None:
     assert saved["bandwidth_source"] == "of the reference"
     out, _ = run("data.xyz", "--reference", "known.qref", "--size", 4)
     assert re.search(r"^reference +48 environments \(known\.qref\)$", out, re.M)
-    assert re.search(r"^overlap +\d+\.\d\d% of all .* are known; \d+\.\d\d% by the reference alone$", out, re.M)
+    assert re.search(r"^overlap +\d+\.\d\d% of all .* are covered; \d+\.\d\d% by the reference alone$", out, re.M)
     refused("was made with k 12, and --k 8 asks for another", "data.xyz", "--reference", "known.qref", "--k", 8)
     refused("--method fps knows no reference", *ARGS, "--reference", "known.qref", "--method", "fps", status=2)
     refused("--method msc_conditional needs a --reference", *ARGS, "--method", "msc_conditional", status=2)
@@ -407,7 +439,7 @@ def test_a_reference_that_covers_everything() -> None:
         r"^ended +the reference covers that already: 100\.0000% of the environments are covered$", out, re.M
     )
     assert re.search(r"^chosen +0 structures", out, re.M)
-    assert re.search(r"^written +nothing$", out, re.M)
+    assert re.search(r"^written +none\.json only$", out, re.M)
     assert re.search(
         r"^warning: nothing was chosen: the reference covers .*; none.xyz and none.png are not written$", err
     )
@@ -416,6 +448,21 @@ def test_a_reference_that_covers_everything() -> None:
     assert (found["metrics"]["overlap"], found["metrics"]["entropy"]) == (1.0, None)
     assert not Path("none.xyz").exists()
     assert not Path("none.png").exists()
+    out, _ = run(*args)
+    assert re.search(r"^written +nothing$", out, re.M)
+    out, err = run(*args[:-6], "--size", 2)
+    assert "warning: the reference covers 100.00% of the environments already: what is chosen adds little\n" in err
+    assert re.search(r"^chosen +2 structures", out, re.M)
+
+
+def test_elements_that_a_reference_lacks() -> None:
+    args = ("alloy.xyz", *ARGS[1:], "--reference", "data.xyz", "--size", 2)
+    _, err = run(*args)
+    assert "warning: the reference has never seen Ag Au; species none does not tell elements apart\n" in err
+    _, err = run(*args, "--species", "blocks")
+    assert "warning: the reference has never seen Ag Au\n" in err
+    _, err = run(*ARGS, "--reference", "alloy.xyz", "--size", 2)
+    assert "never seen" not in err
 
 
 # --- environments that were written before ----------------------------------------------------------------------------
@@ -485,6 +532,80 @@ def test_descriptors_of_something_else_are_refused() -> None:
         refused(sentence, *args)
 
 
+def test_every_frame_is_compared_with_its_environments() -> None:
+    frames = [atoms for i in range(5) for atoms in structures()]
+    write("many.xyz", frames)
+    commands.run("descriptors", "many.xyz", "--k", 12, "-o", "many.npz")
+    run("many.xyz", "--descriptors", "many.npz", "--bandwidth", H, "--size", 3)
+    for number in (1, 30, 44, 58):
+        changed = [atoms.copy() for atoms in frames]
+        changed[number].symbols[1] = "Ag"
+        write("changed.xyz", changed)
+        refused(
+            rf"many\.npz: its environments are not those of changed\.xyz, frame {number}; make the file again",
+            "changed.xyz", "--descriptors", "many.npz",
+        )  # fmt: skip
+    moved = [atoms.copy() for atoms in frames]
+    for atoms in moved[20:30]:
+        atoms.rattle(0.05, seed=9)
+    write("moved.xyz", moved)
+    refused(r"not those of moved\.xyz, frame 2\d; make", "moved.xyz", "--descriptors", "many.npz")
+
+
+def test_damaged_environments_are_refused() -> None:
+    commands.run("descriptors", "alloy.xyz", "--k", 6, "--species", "blocks", "-o", "good.npz")
+    with np.load("good.npz") as content:
+        good = dict(content)
+    run("good.npz", "--bandwidth", H)
+    x, offsets, numbers = good["x"].copy(), good["frame_offsets"], good["numbers"]
+    holed = x.copy()
+    holed[5, 3] = np.nan
+    for sentence, changed in (
+        ("x is no matrix of environments", {"x": x.astype(int)}),
+        ("x is no matrix of environments", {"x": x[:, 0]}),
+        ("x is no matrix of environments", {"x": x.astype(np.float16)}),
+        ("x holds values that are not finite", {"x": holed}),
+        ("x has 43 columns, and k, species and elements make 44", {"x": x[:, 1:]}),
+        ("frame_offsets are no whole numbers", {"frame_offsets": offsets + 0.5}),
+        ("frame_offsets are no whole numbers", {"frame_offsets": offsets[:1]}),
+        ("frame_offsets do not lead from 0 to the 128 rows", {"frame_offsets": offsets[:-1]}),
+        ("frame_offsets do not lead from 0 to the 128 rows", {"frame_offsets": offsets[[0, 2, 1, -1]]}),
+        ("some of its frames have no environments", {"frame_offsets": np.insert(offsets, 1, 0)}),
+        ("numbers are not the atomic numbers of the 128 rows", {"numbers": numbers[:-1]}),
+        ("numbers are not the atomic numbers of the 128 rows", {"numbers": numbers.astype(str)}),
+        ("numbers hold what is no atomic number", {"numbers": numbers * 0}),
+        ("numbers hold what is no atomic number", {"numbers": numbers * 0 + 500}),
+        ("k is no number of neighbours", {"k": np.array("six")}),
+        ("k is no number of neighbours", {"k": np.array([6])}),
+        ("k is no number of neighbours", {"k": np.array(1)}),
+        ("cutoff is no positive number", {"cutoff": np.array(np.nan)}),
+        ("cutoff is no positive number", {"cutoff": np.array(-5.0)}),
+        ("species is none of none, blocks, pairs", {"species": np.array("soap")}),
+        ("elements are no chemical symbols", {"elements": np.array(["Ag", "Au", "copper"])}),
+        ("elements are not those of its atoms", {"elements": np.array(["Ag", "Cu"])}),
+        ("elements are not those of its atoms", {"elements": np.array(["Au", "Ag", "Cu"])}),
+        (r"wrote$", {"elements": np.array(["Ag", None], dtype=object)}),
+    ):
+        np.savez("bad.npz", **(good | changed))
+        refused(sentence, "bad.npz", "--bandwidth", H)
+        refused(r"^quests-zenn compress: bad\.npz: ", "alloy.xyz", "--descriptors", "bad.npz")
+    np.save("matrix.npy", x)
+    Path("matrix.npy").rename("matrix.npz")
+    refused("matrix.npz: is no file that quests-zenn descriptors wrote$", "matrix.npz")
+    whole = Path("good.npz").read_bytes()
+    Path("cut.npz").write_bytes(whole[: len(whole) // 2])
+    refused("cut.npz: is no file that quests-zenn descriptors wrote$", "cut.npz")
+    Path("cut.npz").write_bytes(whole[:3000] + bytes(100) + whole[3100:])
+    refused("cut.npz: is no file that quests-zenn descriptors wrote$", "cut.npz")
+    # what else a file holds is of no concern, and numbers may be of any kind of integer
+    np.savez("more.npz", **(good | {"numbers": numbers.astype(np.uint8), "extra": np.array([None, {}], dtype=object)}))
+    same = [
+        document(name, "--bandwidth", H, "--cost", "electrons", "--size", "0.3cost")
+        for name in ("good.npz", "more.npz")
+    ]
+    assert same[0]["indices"] == same[1]["indices"]
+
+
 # --- figures, predictions, stages -------------------------------------------------------------------------------------
 
 
@@ -503,6 +624,10 @@ def test_plots() -> None:
     )
     assert found["random"][0]["diversity"] == pytest.approx(compressor().get_curve(order).diversity.tolist())
     assert document(*ARGS)["random"] == []
+    unordered = document(*ARGS, "--size", 8, "--method", "k_means", "--plot", "means.png", "--plot-seeds", 1)
+    assert unordered["curve"]["sizes"] == [8]  # beginnings mean nothing
+    assert len(unordered["random"][0]["sizes"]) > 3
+    run(*(f"data.xyz@{i}" for i in range(6)), *ARGS[1:], "--size", 2, "--plot", "many.svg", "--plot-seeds", 0)
     refused("--plot-seeds belongs to --plot", *ARGS, "--plot-seeds", 2, status=2)
 
 
@@ -560,8 +685,10 @@ def test_usage() -> None:
     refused(one, *ARGS, "--size", 3, "--overlap", 0.9, status=2)
     refused(one, *ARGS, "--max-loss", 3, "--overlap", 0.9, status=2)
     refused("the size must be a share", *ARGS, "--size", "some", status=2)
-    refused("is not in the range", *ARGS, "--overlap", "1.2", status=2)
-    refused("is not a positive, finite number", *ARGS, "--max-loss", "0", status=2)
+    for share in ("1.2", "0", "nan", "-1", "most"):
+        refused(f"{share!r} is not a share, a number above 0 and up to 1", *ARGS, "--overlap", share, status=2)
+    for loss in ("-1", "nan", "inf", "none"):
+        refused(f"{loss!r} is not a finite number of at least 0", *ARGS, "--max-loss", loss, status=2)
     refused("is a budget, which needs --cost", *ARGS, "--size", "5cost", status=2)
     refused("in no order, which --overlap needs", *ARGS, "--method", "k_means", "--overlap", "0.9", status=2)
     refused("in no order, which --size auto needs", *ARGS, "--method", "direct", "--size", "auto", status=2)
@@ -648,6 +775,26 @@ def test_a_run_that_failed_later_keeps_its_state(monkeypatch: pytest.MonkeyPatch
     _, err = run(*ARGS, "--size", 5, "-o", "small.xyz")
     assert err == "going on after 5 structures\n"
     assert len(read("small.xyz", ":")) == 5
+
+
+def test_a_curve_that_is_interrupted_leaves_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(self: CompressRun) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_state, "INTERVAL", -1.0)
+        patch.setattr(CompressRun, "_measure", measure)
+        _, err = run(*ARGS, "--size", 5, "-o", "small.xyz", "--json", "small.json", status=_options.INTERRUPTED)
+    told = "interrupted; small.xyz is written, the curve was not finished"
+    assert err.splitlines()[-1] == f"quests-zenn compress: {told}"
+    assert sorted(path.name for path in Path().iterdir()) == ["alloy.xyz", "data.xyz", "small.xyz"]
+    assert [atoms.info["number"] for atoms in read("small.xyz", ":")] == compressor().get_indices("msc", 5).tolist()
+    # nor does a failure leave a state that nobody needs
+    with monkeypatch.context() as patch:
+        patch.setattr(_state, "INTERVAL", -1.0)
+        patch.setattr(CompressRun, "_measure", lambda self: (_ for _ in ()).throw(OSError("full")))
+        run(*ARGS, "--size", 5, "-o", "small.xyz", "--overwrite", status=1)
+    assert sorted(path.name for path in Path().iterdir()) == ["alloy.xyz", "data.xyz", "small.xyz"]
 
 
 def test_stages_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -447,7 +447,7 @@ def test_budgets_are_used_up_and_never_exceeded(method: str) -> None:
         left = budget - sizes[found.indices].sum()
         others = np.setdiff1d(np.arange(40), found.indices)
         assert 0 <= left < sizes[others].min()
-        assert found.stop in ("the size is reached", "no other structure fits into what is left of the size")
+        assert found.stop in ("the size is reached", "the budget is used up: no other structure fits")
         assert (found.stop == "the size is reached") == (left == 0)
     for budget in (0.05, 0.3, 7.7):
         found = data.select(method, Size("cost", budget), **options_of(method))
@@ -462,7 +462,7 @@ def test_budgets_are_used_up_and_never_exceeded(method: str) -> None:
 def test_a_budget_that_fits_nothing() -> None:
     found = compressor(make("random", 5, largest=1) * 2, costs=np.full(10, 2.0)).select("msc", Size("cost", 1.9))
     assert found.indices.shape == found.scores.shape == (0,)
-    assert found.stop == "no other structure fits into what is left of the size"
+    assert found.stop == "the budget is used up: no other structure fits"
 
 
 def test_budgets_of_fractions_that_rounding_would_spoil() -> None:
