@@ -298,9 +298,8 @@ class Course:
 
         labels = None if data.labels is None else data.labels[rows]
         found = find_on_path(data.x[rows], labels, data.bandwidth, ends[least:], wanted, self.workers)
-        what = (
-            "the largest H D" if request.size.kind == "auto" else f"at most {request.size.value:g} nats of D are lost"
-        )
+        lost = f"at most {request.size.value:g} nats of D are lost"
+        what = "the largest H D" if request.size.kind == "auto" else lost
         return request.cut(chosen, scores, least + found + 1, what)
 
 

@@ -13,10 +13,10 @@ from quests_zenn._core.parallel import Workers, split_evenly
 from quests_zenn.entropy._decide import Decider
 
 Indices = npt.NDArray[np.int64]
+Known = tuple[npt.NDArray[np.floating], Indices]
+
 #: Rows that are copied and asked about at once.
 _ROWS = 100_000
-
-Known = tuple[npt.NDArray[np.floating], Indices]
 
 
 class Coverage:

@@ -108,8 +108,10 @@ class Greedy:
         self.remaining = np.ones(len(own), bool)
         self.chosen: list[int] = []
         self.scores: list[float] = []
-        self._groups, self._targets, self._amounts = groups, targets, amounts
-        self._given = None if targets is None else np.zeros(len(targets))
+        # without groups, all are in one
+        self._groups = np.zeros(len(own), np.int64) if groups is None else groups
+        self._targets = np.ones(1) if targets is None else targets
+        self._given, self._amounts = np.zeros(len(self._targets)), amounts
         self._stale = np.empty(len(own), np.int64)
 
     def choose(self, structure: int, score: float) -> None:
@@ -118,18 +120,16 @@ class Greedy:
         self.chosen.append(structure)
         self.scores.append(score)
         self.scorer.add(structure)
-        if self._groups is not None and self._given is not None:
-            self._given[self._groups[structure]] += self._amounts[structure]
+        self._given[self._groups[structure]] += self._amounts[structure]
 
     def best(self, fits: npt.NDArray[np.bool_] | None = None) -> int:
         """The next candidate, among those that fit; -1 where there is none."""
         allowed = self.remaining if fits is None else self.remaining & fits
-        if self._groups is not None and self._targets is not None and self._given is not None:
-            left = np.bincount(self._groups[allowed], minlength=len(self._targets)) > 0
-            if not left.any():
-                return -1
-            share = np.where(left, self._given / self._targets, np.inf)
-            allowed = allowed & (self._groups == int(np.argmin(share)))
+        left = np.bincount(self._groups[allowed], minlength=len(self._targets)) > 0
+        if not left.any():
+            return -1
+        share = np.where(left, self._given / self._targets, np.inf)
+        allowed = allowed & (self._groups == int(np.argmin(share)))
         at_once = _AT_ONCE
         while True:
             values = self.scorer.values
