@@ -1,4 +1,4 @@
-"""Information entropy of atomistic data: descriptors, densities, uncertainty.
+"""Information entropy of atomistic data: descriptors, densities, uncertainty, free energies.
 
 The rooms of the package are its modules; importing this one imports none of them.
 
@@ -13,7 +13,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_ROOMS = ("compression", "descriptors", "entropy", "io", "uq")
+_ROOMS = ("compression", "descriptors", "entropy", "io", "uq", "zenn")
 _ERRORS = ("DataError", "DataWarning", "MissingExtraError")
 
 __all__ = ["__version__", *_ERRORS, *_ROOMS]

@@ -33,6 +33,9 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
+#: Rooms that people enter by their name.
+ROOMS = ("compression", "descriptors", "entropy", "io", "uq", "zenn")
+
 #: Arrays only: no atoms, no files.
 FORBIDDEN = {"entropy": {"io", "descriptors", "ase"}, "_core": {"ase"}}
 
@@ -112,6 +115,11 @@ def test_descriptors_need_no_torch() -> None:
     assert not {"torch", "matplotlib"} & modules_after("from quests_zenn.descriptors import get_descriptors")
 
 
+def test_free_energies_need_torch_only_when_fitted() -> None:
+    code = "from quests_zenn.zenn import IDNN, ZENN, ZENNClassifier, thermo; ZENN().get_params(), ZENNClassifier()"
+    assert not {"ase", "torch", "safetensors", "matplotlib"} & modules_after(code)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -121,6 +129,9 @@ def test_descriptors_need_no_torch() -> None:
         ("main", "--help"),
         ("main", "entropy", "--help"),
         ("main", "info", "--help"),
+        ("fit", "--help"),
+        ("thermo", "--help"),
+        ("thermo", "model", "--pressure", "0:8:x"),
     ],
 )
 def test_help_comes_before_numba(arguments: tuple[str, ...]) -> None:
@@ -145,14 +156,14 @@ def test_scripts_are_installed(script: str) -> None:
 
 
 def test_rooms_are_reached_by_attribute() -> None:
-    assert set(dir(quests_zenn)) >= {"__version__", "descriptors", "entropy", "io"}
-    for room in ("descriptors", "entropy", "io"):
+    assert set(dir(quests_zenn)) >= {"__version__", *ROOMS}
+    for room in ROOMS:
         assert getattr(quests_zenn, room).__name__ == f"quests_zenn.{room}"
     with pytest.raises(AttributeError, match="module 'quests_zenn' has no attribute 'attic'"):
         quests_zenn.attic  # noqa: B018
 
 
-@pytest.mark.parametrize("room", ["descriptors", "entropy", "io"])
+@pytest.mark.parametrize("room", ROOMS)
 def test_all_that_a_room_promises_is_there(room: str) -> None:
     module = getattr(quests_zenn, room)
     assert sorted(set(module.__all__)) == sorted(module.__all__)

@@ -1,0 +1,35 @@
+"""Free-energy models of several configurations, with derivatives that can be trusted. Needs the extra zenn."""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "DNN": "model",
+    "FreeEnergyModel": "model",
+    "IDNN": "model",
+    "ZENN": "model",
+    "CrossEntropyClassifier": "classifier",
+    "ZENNClassifier": "classifier",
+    "calibration_error": "calibration",
+    "reliability": "calibration",
+}
+
+__all__ = [
+    "DNN",
+    "IDNN",
+    "ZENN",
+    "CrossEntropyClassifier",
+    "FreeEnergyModel",
+    "ZENNClassifier",
+    "calibration_error",
+    "reliability",
+    "thermo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "thermo":
+        return import_module("quests_zenn.zenn.thermo")
+    if name in _HOMES:
+        return getattr(import_module(f"quests_zenn.zenn.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
