@@ -22,7 +22,7 @@ def info() -> None:
         click.echo(f"{name:14} {version}")
     click.echo(f"{'cores':14} {available_cores()}")
     click.echo(f"{'vector units':14} {'512 bits' if ROWS == 8 else 'narrower than 512 bits'}")
-    for package, extra in (("matplotlib", "plot"),):
+    for package, extra in (("matplotlib", "plot"), ("torch", "zenn"), ("safetensors", "zenn")):
         found = importlib.util.find_spec(package) is not None
         click.echo(f"{package:14} {'installed' if found else f'missing (extra: {extra})'}")
     cache = getattr(sum_tiles, "stats", None)

@@ -13,10 +13,12 @@ from quests_zenn.cli.compress import compress
 from quests_zenn.cli.density import bandwidth, compare, descriptors, dh, learning_curve, overlap
 from quests_zenn.cli.entropy import entropy
 from quests_zenn.cli.filter import filter_
+from quests_zenn.cli.fit import fit
 from quests_zenn.cli.generate import generate
 from quests_zenn.cli.info import info
 from quests_zenn.cli.outliers import outliers
 from quests_zenn.cli.reference import reference
+from quests_zenn.cli.thermo import thermo
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +41,8 @@ for command in (
     calibrate,
     outliers,
     generate,
+    fit,
+    thermo,
     info,
 ):
     main.add_command(command)
