@@ -300,3 +300,128 @@ def test_a_quick_run_writes_where_it_is_told(
     assert "Are 30 to 60 degrees known?" in text
     assert "False alarms" in text
     assert "Every setting" not in text
+
+
+@pytest.fixture
+def free_energies(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import zenn
+
+    return zenn
+
+
+@pytest.mark.extra
+def test_tables_of_free_energies_are_those_of_the_figures(free_energies: ModuleType) -> None:
+    written = BENCHMARKS / "results" / "zenn.md"
+    if not written.exists():
+        pytest.skip("no results are stored")
+    results = free_energies.stored(BENCHMARKS / "results")
+    assert free_energies.markdown(results) == written.read_text(encoding="utf-8")
+
+
+@pytest.mark.extra
+def test_a_spline_surface_has_the_derivatives_of_what_it_goes_through(free_energies: ModuleType) -> None:
+    from _zenn_rivals import Surface
+
+    v, t = np.linspace(1.0, 2.0, 9), np.linspace(0.0, 3.0, 14)
+    surface = Surface(v, t, v[:, None] ** 3 * t[None] ** 2 + 2.0 * v[:, None])
+    x, T = np.array([1.1, 1.7]), np.array([0.4, 2.2])
+    found = surface.derivatives(x, T, [(0, 0), (1, 0), (2, 1), (0, 2), (4, 0)])
+    np.testing.assert_allclose(found[0, 0], x**3 * T**2 + 2.0 * x)
+    np.testing.assert_allclose(found[1, 0], 3.0 * x**2 * T**2 + 2.0)
+    np.testing.assert_allclose(found[2, 1], 12.0 * x * T)
+    np.testing.assert_allclose(found[0, 2], 2.0 * x**3)
+    np.testing.assert_allclose(found[4, 0], 0.0, atol=1e-6)
+    assert surface.extrapolates([0.9, 1.5], [1.0, 1.0]).tolist() == [True, False]
+
+
+@pytest.mark.extra
+def test_the_process_knows_the_deviation_of_its_slope(free_energies: ModuleType, rng: np.random.Generator) -> None:
+    """Against differences of the posterior: the deviation of P is that of -dF/dV."""
+    import _zenn_rivals
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
+    kept = []
+
+    class Kept(GaussianProcessRegressor):
+        def fit(self, x: Any, y: Any) -> Any:
+            kept.append(super().fit(x, y))
+            return self
+
+    x, T = rng.uniform(10.0, 12.0, 30), rng.uniform(100.0, 300.0, 30)
+    F = 1e-3 * (5.0 * np.sin(2.0 * x) + 0.01 * T + rng.normal(size=30))
+    v, t = np.linspace(10.0, 12.0, 6), np.linspace(100.0, 300.0, 5)
+    asked = _zenn_rivals.Asked(
+        x, T, F, v, t, lambda a, b, orders: {order: np.zeros(len(a)) for order in orders}, lambda f: 0.0
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sklearn.gaussian_process.GaussianProcessRegressor", Kept)
+        answer = _zenn_rivals.gaussian_process(0)(asked)
+    kernel, step = kept[-1].kernel_.k1, 1e-3
+    known = asked.scaled(x, T)
+    inverse = np.linalg.inv(kept[-1].kernel_(known))
+    at = asked.scaled(*asked.grid())
+    aside = np.array([step, 0.0])
+    up, down = at + aside, at - aside
+    slope = (kernel(up, known) - kernel(down, known)) / (2.0 * step)
+    own = np.diag(kernel(up, up) - kernel(up, down) - kernel(down, up) + kernel(down, down)) / (2.0 * step) ** 2
+    std = np.sqrt(own - np.einsum("ij,jk,ik->i", slope, inverse, slope))
+    # meV to eV, half of the range of V to Å3, eV/Å3 to GPa
+    np.testing.assert_allclose(answer.p_std.ravel(), 160.2176634 * 1e-3 * std / 1.0, rtol=1e-3)
+
+
+@pytest.mark.extra
+def test_landscapes_lose_their_wells_where_they_say(free_energies: ModuleType) -> None:
+    import _zenn_landscapes as landscapes
+
+    for one in landscapes.LANDSCAPES:
+
+        class Truth:
+            n_members_ = 1
+
+            def derivatives(self, x: Any, T: Any, orders: Any, members: bool = False, one: Any = one) -> Any:
+                found = {order: one(x, T, order[0]) for order in orders}
+                return {order: value[None] for order, value in found.items()} if members else found
+
+        for t in (*one.between, *one.beyond):
+            row = landscapes.at_temperature(Truth(), one, t)
+            assert row["js"] == pytest.approx(0.0, abs=1e-12)
+            assert row["wells_right"]
+            assert row["d3"] == pytest.approx(0.0, abs=1e-12)
+        if one.wells is not None:
+            found = landscapes.bifurcation(Truth(), one)
+            assert found["bifurcation"] == pytest.approx(one.wells[2], abs=0.05)
+
+
+@pytest.mark.extra
+def test_what_is_stored_is_not_made_again(free_energies: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "part.json"
+    made = []
+
+    def make() -> dict[str, Any]:
+        made.append(1)
+        return {"error": 0.5}
+
+    for fresh in (False, False, True):
+        row = free_energies.Store(path, fresh, {"cores": 1})(make, task="a", seed=0)
+        assert row["error"] == 0.5
+    assert len(made) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.extra
+def test_a_quick_run_of_free_energies_writes_where_it_is_told(
+    free_energies: ModuleType, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("QUESTS_ZENN_DATA", str(data_dir))
+    arguments = ["zenn.py", "--quick", "--part", "noise", "--draws", "1", "--output", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    free_energies.main()
+    text = (tmp_path / "zenn.md").read_text(encoding="utf-8")
+    assert "Fe3Pt from 80 noisy points" in text
+    assert "physics + Gaussian process" in text
+    assert "Landscapes" not in text
+    assert (tmp_path / "zenn_fe3pt.png").exists()
