@@ -3,7 +3,8 @@
     python docs/blocks.py                              # runs all pages
     python docs/blocks.py docs/start.md                # runs one
 
-A page is run from top to bottom in a folder of its own that holds ``traj.xyz``, a copy of the shipped example.
+A page is run from top to bottom in a folder of its own that holds copies of the shipped examples, ``traj.xyz`` and
+``table.csv``.
 These fences run:
 
 ``python``
@@ -32,7 +33,12 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parent
-EXAMPLE = DOCS.parent / "examples" / "copper_melting.xyz"
+
+#: What pages find in their folder, and the shipped example that it is a copy of.
+EXAMPLES = {"traj.xyz": "copper_melting.xyz", "table.csv": "two_solids.csv"}
+
+#: Optional packages, and words of blocks that need them.
+NEEDS = {"torch": ("quests-zenn fit", "quests-zenn thermo", "quests_zenn.zenn")}
 
 
 @dataclass
@@ -128,8 +134,20 @@ def same(shown: str, printed: str) -> bool:
     return re.fullmatch(pattern, "".join(line + "\n" for line in lines(printed))) is not None
 
 
+def needs(path: Path) -> set[str]:
+    """Optional packages without which the blocks of a page cannot run."""
+    text = "\n".join(block.text for block in blocks(path))
+    return {package for package, words in NEEDS.items() if any(word in text for word in words)}
+
+
+def prepare(folder: Path) -> None:
+    """Copy the shipped examples into the folder of a page."""
+    for name, example in EXAMPLES.items():
+        shutil.copyfile(DOCS.parent / "examples" / example, Path(folder) / name)
+
+
 def run_page(path: Path, folder: Path) -> None:
-    """Run all blocks of a page, in order, in a folder that holds ``traj.xyz``.
+    """Run all blocks of a page, in order, in a folder that `prepare` filled.
 
     Raises
     ------
@@ -175,7 +193,7 @@ def main(names: list[str]) -> int:
         if not blocks(path):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            shutil.copyfile(EXAMPLE, Path(folder) / "traj.xyz")
+            prepare(Path(folder))
             try:
                 run_page(path, Path(folder))
                 print(f"{path}: {len(blocks(path))} blocks run")

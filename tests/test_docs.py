@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -31,5 +30,7 @@ PAGES = [ROOT / "README.md", *(page for page in blocks.pages() if blocks.blocks(
 def test_page(page: Path, tmp_path: Path) -> None:
     if "--plot" in page.read_text(encoding="utf-8"):
         pytest.importorskip("matplotlib")
-    shutil.copyfile(ROOT / "examples" / "copper_melting.xyz", tmp_path / "traj.xyz")
+    for package in sorted(blocks.needs(page)):
+        pytest.importorskip(package)
+    blocks.prepare(tmp_path)
     blocks.run_page(page, tmp_path)

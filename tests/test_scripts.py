@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase.io import read
 
@@ -76,6 +77,43 @@ def test_compress_dataset(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 2
         assert sentence in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.extra
+def test_fit_free_energy(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    example = str(SCRIPTS.parent / "examples" / "two_solids.csv")
+    options = ("--atoms", "4", "--configurations", "2", "--members", "2", "--pressures", "0")
+    told = run("fit_free_energy.py", tmp_path, example, *options)
+    # the truth: errors of 0.5 meV, a cell that shrinks from 141 to 293 K, a critical point at 126.5 K and 3.30 GPa
+    noise = re.search(r"^352 free energies: rms \S+ meV, noise found (\S+) meV$", told, re.MULTILINE)
+    shrinks = re.search(r"^0 GPa: shrinks on heating (\d+) to (\d+) K$", told, re.MULTILINE)
+    point = re.search(r"^critical point at (\d+) ± \d+ K, (\S+) ± \S+ GPa$", told, re.MULTILINE)
+    assert noise is not None, told
+    assert shrinks is not None, told
+    assert point is not None, told
+    assert float(noise[1]) == pytest.approx(0.5, abs=0.2)
+    assert [int(end) for end in shrinks.groups()] == [pytest.approx(141, abs=30), pytest.approx(293, abs=30)]
+    assert float(point[1]) == pytest.approx(126.5, abs=40)
+    assert float(point[2]) == pytest.approx(3.3, abs=1.5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["free_energy", "free_energy.png"]
+    command = [sys.executable, "-W", "error", str(SCRIPTS / "fit_free_energy.py"), example, *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 2
+    assert "free_energy, free_energy.png: there already" in done.stderr
+
+
+def test_the_example_of_two_solids_is_what_its_script_makes(tmp_path: Path) -> None:
+    folder = SCRIPTS.parent / "examples"
+    command = [sys.executable, "-W", "error", str(folder / "make_two_solids.py"), "--output", "again.csv"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=300)
+    made, shipped = (
+        np.genfromtxt(path, delimiter=",", skip_header=1)
+        for path in (tmp_path / "again.csv", folder / "two_solids.csv")
+    )
+    np.testing.assert_allclose(made[:, :4], shipped[:, :4], rtol=0.0, atol=1.1e-5)  # the last digit may round elsewhere
+    np.testing.assert_allclose(made[:, 4], shipped[:, 4], rtol=0.0, atol=1.1e-3)
 
 
 def test_the_page_about_lammps(tmp_path: Path) -> None:
