@@ -35,8 +35,7 @@ FloatArray = npt.NDArray[np.float64]
 #: Rows below which there is nothing to fit.
 LEAST_ROWS = 8
 
-#: Units of targets inside, and how their errors are told: unit and factor.
-INSIDE = {"F": "eV", "U": "eV", "P": "GPa", "S": "eV/K", "mu": "eV", "density": ""}
+#: How errors of targets are told: unit and factor.
 TOLD = {
     "F": ("meV", 1e3), "U": ("meV", 1e3), "P": ("GPa", 1.0), "S": ("k_B", 1.0 / UNITS["entropy"]["kB"]),
     "mu": ("meV", 1e3), "density": ("", 1.0),

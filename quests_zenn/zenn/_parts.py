@@ -78,8 +78,10 @@ class Design:
     n_atoms, coherence, gamma, boltzmann : float
         Atoms of a unit, units that mix coherently, bound of the fluctuation of entropy, k_B.
     x_centre, x_scale : tuple of float
-    T_centre, T_scale, energy_scale : float
+    T_centre, T_scale : float
         Units inside of the networks.
+    energy_scale : float
+        eV, width of the prior of energies, and unit of the penalty on what is not convex.
     centres, widths : dict
         Prior of physical parameters, by name, where it differs from the general one.
     correction : float

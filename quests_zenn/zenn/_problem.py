@@ -126,7 +126,7 @@ class Problem:
         #: Whether densities are compared by their logarithms: far from a fit the divergence is flat.
         self.by_logarithm = False
         self.log_density, self.visible = self._logarithms()
-        self.convexity = convexity if design.n_configurations and not design.convex else 0.0
+        self.convexity = 0.0 if design.convex else convexity
         if self.convexity:
             self._collocate(seed)
 

@@ -24,8 +24,14 @@ SYMBOLS = ("F", "U", "P", "S", "mu", "density")
 LARGEST, COLDEST, HOTTEST = 1e12, 1e-6, 1e12
 
 
-def _numbers(values: Any, what: str, more: str = "") -> FloatArray:
-    """Real numbers as a float array; what a mask hides is NaN."""
+def as_numbers(values: Any, what: str, more: str = "") -> FloatArray:
+    """Real numbers as a float array; what a mask hides is NaN.
+
+    Raises
+    ------
+    DataError
+        If they are no numbers.
+    """
     try:
         if isinstance(values, np.ma.MaskedArray):
             values = np.ma.filled(values.astype(np.float64), np.nan)
@@ -45,7 +51,7 @@ def as_points(x: npt.ArrayLike) -> FloatArray:
     DataError
         If they are not, or not finite.
     """
-    points = _numbers(x, "x", ", of shape (n,) or (n, q)")
+    points = as_numbers(x, "x", ", of shape (n,) or (n, q)")
     if points.ndim == 0:
         points = points[None]
     if points.ndim == 1:
@@ -66,7 +72,7 @@ def as_temperatures(T: npt.ArrayLike, count: int) -> FloatArray:
     DataError
         If they are not.
     """
-    values = _numbers(T, "T", ", of shape (n,)")
+    values = as_numbers(T, "T", ", of shape (n,)")
     if values.ndim == 0:
         values = np.full(count, float(values))
     if values.shape != (count,):
@@ -148,7 +154,7 @@ def make_rows(
 
 
 def _targets(symbol: str, values: Any, count: int, q: int, coordinate: str) -> dict[str, FloatArray]:
-    array = _numbers(values, symbol, ", NaN where there is none")
+    array = as_numbers(values, symbol, ", NaN where there is none")
     if symbol == "mu":
         array = array[:, None] if array.ndim == 1 else array
         if array.shape != (count, q):
@@ -184,7 +190,7 @@ def _errors(given: Mapping[str, Any], targets: dict[str, FloatArray], count: int
         kinds = [kind for kind in targets if kind == symbol or (symbol == "mu" and kind.startswith("mu_"))]
         if not kinds:
             raise DataError(f"errors of {symbol} were given, but {symbol} itself was not")
-        array = _numbers(values, f"errors of {symbol}")
+        array = as_numbers(values, f"errors of {symbol}")
         if symbol == "mu" and array.shape in ((count, q), (q,)):
             columns = [np.broadcast_to(array[..., int(kind[3:])], (count,)) for kind in kinds]
         elif array.shape in ((), (count,)):
@@ -207,7 +213,7 @@ def _errors(given: Mapping[str, Any], targets: dict[str, FloatArray], count: int
 def _weights(weight: npt.ArrayLike | None, count: int) -> FloatArray:
     if weight is None:
         return np.ones(count)
-    weights = _numbers(weight, "sample_weight")
+    weights = as_numbers(weight, "sample_weight")
     if weights.shape != (count,):
         raise DataError(
             f"sample_weight must hold one number for each of the {count} rows of x, got shape {weights.shape}"

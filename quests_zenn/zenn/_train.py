@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 #: How much wider than the noise residuals may be at the first of the screening steps; 1 at the last.
 HEAT = 30.0
 
+#: Rounds of L-BFGS, with a look at the noise after each.
+ROUNDS = 4
+
 #: Rows of a kind from which its noise is learned.
 LEAST_TO_LEARN = 8
 
@@ -227,7 +230,7 @@ class Trainer:
                 float(about["seconds"]),
             )
             z = tensors["z"]
-            limit = max(self.settings.adam_steps, self.settings.max_iterations, 4)
+            limit = max(self.settings.adam_steps, self.settings.max_iterations, ROUNDS)
             sound = (
                 state.stage in ("adam", "screen", "damped", "done")
                 and isinstance(state.step, int)
@@ -469,7 +472,7 @@ class Trainer:
             if kind in self.problem.errors or int(self.problem.known[kind].sum()) < LEAST_TO_LEARN:
                 continue
             weight = self.problem.root_weight**2 * self.problem.known[kind]
-            shown = (weight * (1.0 if still else self.train)).sum(-1) if not still else weight.sum().expand(members)
+            shown = weight.sum().expand(members) if still else (weight * self.train).sum(-1)
             share = (1.0 - bound / seen).clamp(min=0.1)
             ratio = float((sums.squares[kind] / (shown * share).clamp(min=1e-300))[speak].median())
             previous = state.noise[kind]
@@ -491,17 +494,17 @@ class Trainer:
     def _quasi_newton(self, state: _State) -> Trained:
         """L-BFGS (Liu and Nocedal, Math. Program. 45, 503 (1989)) for models too large for the damped steps.
 
-        The noise is learned from rows held out, between rounds; priors keep their widths.
+        The noise is learned between rounds, from rows held out where there are such; priors keep their widths.
         """
         import torch
         from scipy.optimize import minimize
 
         s = self.settings
-        rounds = 4
+        ended = torch.zeros(self.members, dtype=torch.bool)
         alpha = self._precisions(state)
         best = state.tensors.get("best", state.tensors["z"]).clone()
         lowest = state.tensors.get("lowest", torch.full((self.members,), math.inf, dtype=torch.float64)).clone()
-        for number in range(state.step, rounds):
+        for number in range(state.step, ROUNDS):
             scales = self._scales(state)
             z = state.tensors["z"].clone()
             centre = self.zeta / torch.sqrt(alpha)
@@ -532,6 +535,7 @@ class Trainer:
                     cost, z[m].numpy(), jac=True, method="L-BFGS-B", options={"maxiter": s.max_iterations, "maxcor": 20}
                 )
                 z[m] = torch.from_numpy(found.x)
+                ended[m] = bool(found.success)
 
             self.workers.run(solve, list(range(self.members)))
             state.tensors["z"] = z
@@ -556,10 +560,10 @@ class Trainer:
             state.tensors = {"z": z, "best": best, "lowest": lowest}
             self.progress("fit", 1)
             self._save(state, force=True)
-        return self._finished(state, best, True)
+        return self._finished(state, best, bool(ended.all()))
 
     def _damped(self, state: _State) -> Trained:
-        """Damped steps to convergence, or until rows held out say stop; the best state of each member is kept."""
+        """Damped steps to convergence; rows held out decide which state of each member is kept."""
         import torch
 
         s = self.settings

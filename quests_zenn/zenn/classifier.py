@@ -12,16 +12,12 @@ matrices per layer. Everything is float64 and on one thread, so that a seed mean
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import secrets
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -31,9 +27,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
-from quests_zenn._core.checks import DataError, DataWarning, MissingExtraError, finite, positive, whole_number
+from quests_zenn._core.checks import DataError, DataWarning, MissingExtraError, finite, one_of, positive, whole_number
 from quests_zenn._core.rng import as_rng
-from quests_zenn.io.outputs import check_output, plain, versions
+from quests_zenn.io.outputs import versions
+from quests_zenn.zenn._files import read_model, write_model
+from quests_zenn.zenn._rows import as_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +49,9 @@ LOWEST, SPAN = 0.1, 9.9
 
 #: Centre and scale of learnable temperatures as inputs of networks.
 LEARNED_CENTRE, LEARNED_SCALE = 1.0, 3.0
+
+#: Numbers beyond this, or temperatures below its inverse, are refused: squares would leave the range of numbers.
+LARGEST = 1e100
 
 #: Rows whose probabilities are computed together.
 ROWS = 4096
@@ -403,8 +404,10 @@ class _Committee(ClassifierMixin, BaseEstimator):
         Raises
         ------
         DataError
-            If the folder exists and `overwrite` is False, it exists and is no saved model, it cannot be written, or
-            classes are neither numbers nor text.
+            If the folder exists and `overwrite` is False, holds anything but a model, or cannot be written, or classes
+            are neither numbers nor text.
+        MissingExtraError
+            Without torch or safetensors.
         sklearn.exceptions.NotFittedError
             Before `fit`.
         """
@@ -424,18 +427,11 @@ class _Committee(ClassifierMixin, BaseEstimator):
             "T_mean": self._t_mean,
             "T_scale": self._t_scale,
             "T_unit": self._t_unit,
-            "T_range": None if self.T_range_ is None else self.T_range_,
+            "T_range": self.T_range_,
             "report": self.report_,
             "versions": versions(),
         }
-        with _replacing_folder(path, overwrite) as folder:
-            try:
-                from safetensors.torch import save_file
-            except ImportError as error:
-                raise MissingExtraError("safetensors", "zenn") from error
-            save_file(tensors, folder / "model.safetensors")
-            text = json.dumps(plain(document), indent=1, allow_nan=False)
-            (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+        write_model(path, tensors, document, overwrite)
 
     def _parameters(self) -> dict[str, Any]:
         """Arguments of the constructor as JSON; those that are infinite as text."""
@@ -455,20 +451,13 @@ class _Committee(ClassifierMixin, BaseEstimator):
         ------
         DataError
             If there is none, it is damaged, of another kind, or of a newer format.
+        MissingExtraError
+            Without torch or safetensors.
         """
         _import_torch()
-        try:
-            from safetensors.torch import load_file
-        except ImportError as error:
-            raise MissingExtraError("safetensors", "zenn") from error
-        from safetensors import SafetensorError
-
-        folder, name = Path(path), os.fspath(path)
-        try:
-            document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{name}: is no saved model (model.json cannot be read: {error})") from error
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
+        name = os.fspath(path)
+        tensors, document = read_model(path)
+        if document.get("format") != FORMAT:
             raise DataError(f"{name}: is no saved classifier")
         if document.get("kind") != cls.__name__:
             raise DataError(f"{name}: holds a {document.get('kind')}, not a {cls.__name__}")
@@ -478,12 +467,9 @@ class _Committee(ClassifierMixin, BaseEstimator):
                 f"reads {FORMAT_VERSION}"
             )
         try:
-            tensors = {key: part.numpy() for key, part in load_file(folder / "model.safetensors").items()}
-            return cls._from_file(document, tensors)
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{name}: model.safetensors cannot be read ({error})") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{name}: its parts do not fit together ({error}); save it again") from error
+            return cls._from_file(document, {key: part.numpy() for key, part in tensors.items()})
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, IndexError) as error:
+            raise DataError(f"{name}: the model is damaged ({error})") from error
 
     @classmethod
     def _from_file(cls: type[Self], document: dict[str, Any], tensors: dict[str, Array]) -> Self:
@@ -493,23 +479,29 @@ class _Committee(ClassifierMixin, BaseEstimator):
         model._judge()
         model.classes_ = _from_json(document["classes"])
         model.sources_ = None if document["sources"] is None else _from_json(document["sources"])
-        if document["mode"] not in ("none", "known", "source"):
-            raise ValueError("the mode is unknown")
-        model._mode = document["mode"]
-        model._t_mean, model._t_scale = float(document["T_mean"]), float(document["T_scale"])
-        model._t_unit = float(document["T_unit"])
+        model._mode = one_of(document["mode"], "mode", ("none", "known", "source"))
+        if len(model.classes_) < 2 or (model._mode == "source") != (model.sources_ is not None):
+            raise ValueError("classes or sources do not fit the mode")
+        model._t_mean, model._t_scale = finite(document["T_mean"], "T_mean"), positive(document["T_scale"], "T_scale")
+        model._t_unit = positive(document["T_unit"], "T_unit")
         model.T_range_ = None if document["T_range"] is None else np.array(document["T_range"], dtype=np.float64)
+        if (model._mode == "known") != (model.T_range_ is not None):
+            raise ValueError("T_range does not fit the mode")
+        if model.T_range_ is not None:
+            _sound(model.T_range_, (2,), "T_range")
         model._x_mean, model._x_scale, model.x_range_ = (tensors[key] for key in ("x_mean", "x_scale", "x_range"))
         model.n_features_in_ = len(model._x_mean)
+        _sound(model._x_mean, (model.n_features_in_,), "x_mean")
+        _sound(model._x_scale, (model.n_features_in_,), "x_scale")
+        _sound(model.x_range_, (model.n_features_in_, 2), "x_range")
+        if not (model._x_scale > 0.0).all():
+            raise ValueError("x_scale must be positive")
         members = int(model.n_members)
         parts = []
         for key, shape in model._shapes().items():
-            if tensors[key].shape != (members, *shape):
-                raise ValueError(f"{key} has shape {tensors[key].shape}, expected {(members, *shape)}")
+            _sound(tensors[key], (members, *shape), key)
             parts.append(tensors[key].reshape(members, -1))
-        model._theta = np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.float64)
-        if not np.isfinite(model._theta).all():
-            raise ValueError("parameters are not finite")
+        model._theta = np.ascontiguousarray(np.concatenate(parts, axis=1))
         model.n_members_, model.n_parameters_ = members, int(model._theta.shape[1])
         model.report_ = document["report"]
         return model
@@ -1012,23 +1004,18 @@ def _hidden(hidden: Any) -> tuple[int, ...]:
 
 def _matrix(x: Any) -> npt.NDArray[np.float64]:
     """Features (n, d), finite."""
-    try:
-        array = np.asarray(x)
-        if array.dtype.kind == "O":
-            array = array.astype(np.float64)
-        if array.dtype.kind not in "fiub":
-            raise TypeError
-    except (TypeError, ValueError):
-        raise DataError("x must be a matrix of real numbers, one row per sample") from None
+    array = as_numbers(x, "x", ", a matrix with one row per sample")
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or 0 in array.shape:
         raise DataError(f"x must have shape (samples, features) with at least one of each, got {array.shape}")
-    array = np.ascontiguousarray(array, dtype=np.float64)
     bad = ~np.isfinite(array).all(axis=1)
     if bad.any():
         raise DataError(f"x must be finite, but row {int(np.argmax(bad))} holds NaN or infinity")
-    return array
+    bad = (np.abs(array) > LARGEST).any(axis=1)
+    if bad.any():
+        raise DataError(f"x must lie within {LARGEST:g}, but row {int(np.argmax(bad))} does not")
+    return np.ascontiguousarray(array)
 
 
 def _standard(rows: Array) -> tuple[Array, Array]:
@@ -1039,10 +1026,7 @@ def _standard(rows: Array) -> tuple[Array, Array]:
 
 def _temperatures(T: Any, n: int) -> npt.NDArray[np.float64]:
     """Temperatures (n,), positive and finite."""
-    try:
-        array = np.asarray(T, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError("T must be numbers, one per row of x") from None
+    array = as_numbers(T, "T", ", one per row of x")
     if array.ndim == 0:
         array = np.full(n, array)
     if array.shape != (n,):
@@ -1051,11 +1035,17 @@ def _temperatures(T: Any, n: int) -> npt.NDArray[np.float64]:
     if bad.any():
         row = int(np.argmax(bad))
         raise DataError(f"T must be positive and finite, but row {row} holds {array[row]:g}")
+    bad = (array < 1.0 / LARGEST) | (array > LARGEST)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(f"T must lie between {1 / LARGEST:g} and {LARGEST:g}, but row {row} holds {array[row]:g}")
     return np.ascontiguousarray(array)
 
 
 def _labels(values: Any, n: int, name: str) -> tuple[Array, npt.NDArray[np.int64]]:
     """Sorted labels, and their number for each row."""
+    if np.ma.is_masked(values):
+        raise DataError(f"{name} must not be missing anywhere")
     array = np.asarray(values)
     if array.shape != (n,):
         raise DataError(f"{name} must have shape ({n},), one per row of x, got {array.shape}")
@@ -1097,14 +1087,12 @@ def _weights(weight: Any, n: int) -> npt.NDArray[np.float64]:
     """Weights of rows (n,), with mean 1."""
     if weight is None:
         return np.ones(n)
-    try:
-        array = np.asarray(weight, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError("sample_weight must be numbers, one per row of x") from None
+    array = as_numbers(weight, "sample_weight", ", one per row of x")
     if array.shape != (n,):
         raise DataError(f"sample_weight must have shape ({n},), one per row of x, got {array.shape}")
     if not np.isfinite(array).all() or (array < 0.0).any() or not array.any():
         raise DataError("sample_weight must be finite, not negative, and not all zero")
+    array = array / array.max()  # sums of huge ones would overflow
     return array / array.mean()
 
 
@@ -1153,6 +1141,14 @@ def _accuracy(y: Any, found: Array, sample_weight: Any) -> float:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
+def _sound(array: Array, shape: tuple[int, ...], name: str) -> None:
+    """Judge what a file holds."""
+    if array.shape != shape or array.dtype != np.float64:
+        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected float64 of {shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} is not finite")
+
+
 def _to_json(labels: Array, name: str) -> dict[str, Any]:
     """Labels and what kind they are."""
     values = labels.tolist()
@@ -1164,49 +1160,15 @@ def _to_json(labels: Array, name: str) -> dict[str, Any]:
 
 
 def _from_json(document: dict[str, Any]) -> Array:
-    kind = document["kind"]
+    kind, labels = document["kind"], list(document["labels"])
     if kind == "object":
-        array = np.empty(len(document["labels"]), dtype=object)
-        array[:] = [str(label) for label in document["labels"]]
-        return array
-    dtype = np.dtype(str(kind))
-    if dtype.kind not in "biufU":
-        raise ValueError(f"labels of kind {kind} are unknown")
-    return np.array(document["labels"], dtype=dtype)
-
-
-@contextmanager
-def _replacing_folder(path: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
-    """A new folder beside `path` that takes its place when the block ends well, and vanishes otherwise.
-
-    Only a folder that holds a saved model, and nothing else, is ever replaced.
-    """
-    target = Path(path)
-    if target.is_dir() and not target.is_symlink():
-        if not overwrite:
-            raise DataError(f"{target}: exists already; choose another name or say overwrite")
-        if not {entry.name for entry in target.iterdir()} <= {"model.safetensors", "model.json"}:
-            raise DataError(f"{target}: holds other things than a saved model, and is left alone")
-        if not os.access(target.parent, os.W_OK):
-            raise DataError(f"{target}: no permission to write to {target.parent}")
+        array = np.empty(len(labels), dtype=object)
+        array[:] = [str(label) for label in labels]
     else:
-        check_output(target, False)
-    mark = secrets.token_hex(6)
-    temporary, old = target.with_name(f".{mark}.part"), target.with_name(f".{mark}.old")
-    try:
-        try:
-            temporary.mkdir()
-            yield temporary
-            if target.is_dir():
-                os.rename(target, old)
-            try:
-                os.rename(temporary, target)
-            except OSError:
-                if old.is_dir():
-                    os.rename(old, target)
-                raise
-        except OSError as error:
-            raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        dtype = np.dtype(str(kind))
+        if dtype.kind not in "biufU":
+            raise ValueError(f"labels of kind {kind} are unknown")
+        array = np.array(labels, dtype=dtype)
+    if array.ndim != 1 or len(np.unique(array)) < len(array) or (array.dtype.kind == "f" and np.isinf(array).any()):
+        raise ValueError("labels are not finite, or not all different")
+    return array

@@ -25,7 +25,7 @@ from quests_zenn.zenn import _mixture
 from quests_zenn.zenn._jets import Orders
 from quests_zenn.zenn._parts import BOLTZMANN, ENERGIES, GPA, THERMALS, Design, Parts, View, rungs
 from quests_zenn.zenn._problem import Problem, Rows, one_thread
-from quests_zenn.zenn._rows import as_points, as_temperatures, make_rows, relative_to, what_is_known
+from quests_zenn.zenn._rows import as_numbers, as_points, as_temperatures, make_rows, relative_to, what_is_known
 from quests_zenn.zenn._train import Progress, Settings, Trained, Trainer
 
 if TYPE_CHECKING:
@@ -208,11 +208,12 @@ class FreeEnergyModel(BaseEstimator):
         resolve_jobs(self.n_jobs)
 
     def _seed(self, checkpoint: str | os.PathLike[str] | None) -> int:
-        if self.random_state is None and checkpoint is not None and Path(checkpoint).exists():
+        drawn = self.random_state is None or isinstance(self.random_state, np.random.Generator)
+        if drawn and checkpoint is not None and Path(checkpoint).exists():
             from quests_zenn.zenn._files import read_tensors
 
             return int(read_tensors(Path(checkpoint))[1].get("seed", 0))
-        if self.random_state is None or isinstance(self.random_state, np.random.Generator):
+        if drawn:
             return int(as_rng(self.random_state).integers(2**31))
         return whole_number(self.random_state, "random_state", 0)
 
@@ -450,11 +451,7 @@ class FreeEnergyModel(BaseEstimator):
     def _points(self, x: npt.ArrayLike, T: npt.ArrayLike) -> tuple[FloatArray, FloatArray, tuple[int, ...]]:
         """Points as (n, q) and (n,), and the shape of results."""
         design = self._fitted()
-        try:
-            raw = np.asarray(x, dtype=np.float64)
-            heat = np.asarray(T, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise DataError("x and T must be numbers") from None
+        raw, heat = as_numbers(x, "x"), as_numbers(T, "T")
         if design.n_inputs == 1:
             if raw.ndim == 2 and raw.shape[1] == 1 and heat.ndim < 2:
                 raw = raw[:, 0]  # rows of one column, as in `fit`
@@ -870,11 +867,12 @@ class ZENN(FreeEnergyModel):
     adam_steps : int or "auto"
         "auto" is 300 for networks, 0 for equations of state.
     max_iterations : int
-        Damped Gauss-Newton steps at most; for very large networks, steps of L-BFGS.
+        Damped Gauss-Newton steps at most; above 4,000 parameters, steps of L-BFGS in each of four rounds.
     tolerance : float
         Relative change of the cost (of 1000 nats at least) over a few steps below which they end.
     validation_fraction : float
-        Rows that each member is judged by and not trained on; each has its own.
+        Rows that each member does not see in its damped steps and is judged by; each has its own. They decide which of
+        its states is kept. (The steps before, which find where to begin, see all rows.)
     warm_start : bool
         Whether a further `fit` goes on from the last one, where the form of the model is the same.
     random_state : int, numpy.random.Generator or None
@@ -1011,8 +1009,8 @@ class DNN(FreeEnergyModel):
     """One network for the whole free energy: what configurations are compared with.
 
     For volumes it stands beside the same equation of state, vibrations and electrons as a configuration of `ZENN` has,
-    and it sees T. By default it has as many parameters as a `ZENN` with 12 configurations and default settings. Its
-    other settings are those of `ZENN`.
+    and it sees T. By default it has, for one coordinate, about as many parameters as a `ZENN` of 12 configurations with
+    default settings. Its other settings are those of `ZENN`.
     """
 
     def __init__(
@@ -1076,7 +1074,7 @@ class DNN(FreeEnergyModel):
         plain = Design(
             12, x_centre=(1.0,), energy=energy, thermal=thermal, hidden=(8,) if energy != "network" else (8, 8)
         )
-        plain = replace(plain, explicit_temperature=energy == "network")
+        plain = replace(plain, explicit_temperature=thermal == "none")
         aim = plain.n_parameters
         width = 2
         while (

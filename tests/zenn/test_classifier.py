@@ -630,19 +630,19 @@ def test_nothing_is_overwritten_unasked(gated: ZENNClassifier, known: ZENNClassi
     known.save(path, overwrite=True)
     assert ZENNClassifier.load(path)._mode == "known"
     (path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match="other things than a saved model"):
+    with pytest.raises(DataError, match="other things than a model"):
         known.save(path, overwrite=True)
     assert (path / "notes.txt").read_text() == "mine"
     with pytest.raises(DataError, match="does not exist"):
         known.save(tmp_path / "nowhere" / "model")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match="exists and is no folder"):
         known.save(tmp_path / "file", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "model"]
 
 
 def test_damaged_models_are_refused(gated: ZENNClassifier, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no saved model"):
+    with pytest.raises(DataError, match="is no model"):
         ZENNClassifier.load(tmp_path)
     with pytest.raises(NotFittedError):
         ZENNClassifier().save(tmp_path / "m")
@@ -653,8 +653,16 @@ def test_damaged_models_are_refused(gated: ZENNClassifier, tmp_path: Path) -> No
     for before, after, message in (
         ('"format_version": 1', '"format_version": 9', "was written in format 9"),
         ("quests_zenn classifier", "something", "is no saved classifier"),
-        ('"mode": "none"', '"mode": "odd"', "do not fit together"),
-        ('"n_temperatures": 2', '"n_temperatures": 3', "do not fit together"),
+        ('"mode": "none"', '"mode": "odd"', "the model is damaged .mode must be one of"),
+        ('"mode": "none"', '"mode": "source"', "the model is damaged .classes or sources do not fit"),
+        ('"mode": "none"', '"mode": "known"', "the model is damaged .T_range does not fit"),
+        ('"n_temperatures": 2', '"n_temperatures": 3', "the model is damaged"),
+        ('"T_mean": 1.0', '"T_mean": NaN', "the model is damaged .NaN is no number"),
+        ('"T_mean": 1.0', '"T_mean": 1e999', "the model is damaged .T_mean must be finite"),
+        ('"T_scale": 3.0', '"T_scale": 0.0', "the model is damaged .T_scale must be positive"),
+        ('"T_unit": 1.0', '"T_unit": null', "the model is damaged .T_unit must be a number"),
+        ('"T_range": null', '"T_range": [1.0, 2.0]', "the model is damaged .T_range does not fit"),
+        ('"solid"', '"liquid"', "the model is damaged .labels are not finite, or not all different"),
     ):
         assert before in text
         (tmp_path / "m" / "model.json").write_text(text.replace(before, after))
@@ -663,10 +671,45 @@ def test_damaged_models_are_refused(gated: ZENNClassifier, tmp_path: Path) -> No
     (tmp_path / "m" / "model.json").write_text(text)
     tensors = tmp_path / "m" / "model.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"model\.safetensors cannot be read"):
+    with pytest.raises(DataError, match="the model is damaged"):
         ZENNClassifier.load(tmp_path / "m")
     tensors.unlink()
-    with pytest.raises(DataError, match=r"model\.safetensors cannot be read"):
+    with pytest.raises(DataError, match="the model is damaged"):
+        ZENNClassifier.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("value", ["null", "1.0", "[]", "[1.0]", "[1.0, 1e999]", '["a", "b"]'])
+def test_damaged_temperatures_are_refused(known: ZENNClassifier, tmp_path: Path, value: str) -> None:
+    known.save(tmp_path / "m")
+    path = tmp_path / "m" / "model.json"
+    document = json.loads(path.read_text())
+    document["T_range"] = "HERE"
+    path.write_text(json.dumps(document).replace('"HERE"', value))
+    with pytest.raises(DataError, match="the model is damaged"):
+        ZENNClassifier.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("x_mean", np.array([0.0, np.nan]), "x_mean is not finite"),
+        ("x_scale", np.array([1.0, 0.0]), "x_scale must be positive"),
+        ("x_scale", np.ones(3), "x_scale is float64 of shape"),
+        ("x_range", np.zeros((2, 2), np.float32), "x_range is float32"),
+        ("classes.0.bias", None, "classes.0.bias"),
+    ],
+)
+def test_damaged_tensors_are_refused(
+    known: ZENNClassifier, tmp_path: Path, name: str, value: Array | None, message: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    known.save(tmp_path / "m")
+    path = tmp_path / "m" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors[name]
+    save_file(tensors if value is None else tensors | {name: torch.from_numpy(value)}, path)
+    with pytest.raises(DataError, match=f"the model is damaged .*{message}"):
         ZENNClassifier.load(tmp_path / "m")
 
 
@@ -680,7 +723,9 @@ X, Y, T4 = np.array([[0.0], [1.0], [2.0], [3.0]]), ["a", "b", "a", "b"], np.arra
     [
         ({"x": [[0.0], [np.nan], [2.0], [3.0]]}, "row 1 holds NaN"),
         ({"x": [[0.0], [np.inf], [2.0], [3.0]]}, "row 1 holds NaN or infinity"),
-        ({"x": [["u"], ["v"], ["w"], ["z"]]}, "x must be a matrix of real numbers"),
+        ({"x": [["u"], ["v"], ["w"], ["z"]]}, "x must be numbers, a matrix with one row per sample"),
+        ({"x": np.ma.masked_equal([[0.0], [1.0], [2.0], [3.0]], 1.0)}, "row 1 holds NaN"),
+        ({"x": [[0.0], [1.0], [1e200], [3.0]]}, "x must lie within 1e\\+100, but row 2 does not"),
         ({"x": np.zeros((4, 0))}, "x must have shape"),
         ({"x": np.zeros((4, 1, 1))}, "x must have shape"),
         ({"y": ["a", "b", "a"]}, r"y must have shape \(4,\)"),
@@ -690,6 +735,9 @@ X, Y, T4 = np.array([[0.0], [1.0], [2.0], [3.0]]), ["a", "b", "a", "b"], np.arra
         ({"T": [1.0, 2.0]}, r"T must have shape \(4,\)"),
         ({"T": [1.0, 0.0, 2.0, 3.0]}, "T must be positive and finite, but row 1 holds 0"),
         ({"T": [1.0, 1.0, np.nan, 3.0]}, "row 2 holds nan"),
+        ({"T": np.ma.masked_equal([1.0, 2.0, 3.0, 4.0], 3.0)}, "row 2 holds nan"),
+        ({"T": [1.0, 1.0, 2.0, 1e300]}, "T must lie between 1e-100 and 1e\\+100, but row 3 holds 1e\\+300"),
+        ({"y": np.ma.masked_equal([0, 1, 0, 2], 2)}, "y must not be missing"),
         ({"T": -1.0}, "T must be positive"),
         ({"T": "warm"}, "T must be numbers"),
         ({"source": ["s"]}, r"source must have shape \(4,\)"),
