@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -240,6 +241,7 @@ def debye(value: torch.Tensor, degree: int) -> Series:
     return result
 
 
+@cache
 def _bernoulli(count: int) -> list[float]:
     """3 B_2k / ((2k + 3) (2k)!), k = 1 ... count: coefficients of D3 in y^2."""
     from scipy.special import zeta

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 #: How much wider than the noise residuals may be at the first of the screening steps; 1 at the last.
 HEAT = 30.0
 
+#: Steps for every start, after which the best become the members.
+SCREENING = 12
+
+#: Least noise, in units of the first guess.
+NOISE_FLOOR = 1e-9
+
 #: Rounds of L-BFGS, with a look at the noise after each.
 ROUNDS = 4
 
@@ -54,12 +60,10 @@ class Settings:
     adam_steps: int = 0
     learning_rate: float = 0.02
     max_iterations: int = 100
-    screening: int = 12
     tolerance: float = 1e-4
     validation_fraction: float = 0.1
     convexity: float = 1.0
     learn_priors: bool = True
-    noise_floor: float = 1e-9
     max_damped_parameters: int = 4000
 
 
@@ -368,12 +372,12 @@ class Trainer:
         import torch
 
         state.tensors["z"] = self._shifted(state, state.tensors["z"])
-        if self.starts > self.members and self.settings.screening:
+        if self.starts > self.members:
             damping = torch.full((self.starts,), 1e-2, dtype=torch.float64)
             z, cost = state.tensors["z"], None
-            for i in range(self.settings.screening):
+            for i in range(SCREENING):
                 # after Adam, heat would undo what it found
-                state.heat = 1.0 if self.settings.adam_steps else HEAT ** (1.0 - i / (self.settings.screening - 1))
+                state.heat = 1.0 if self.settings.adam_steps else HEAT ** (1.0 - i / (SCREENING - 1))
                 z, cost, damping = self._step(state, z, damping, still=True)
                 if i % LEARN_EVERY == LEARN_EVERY - 1:
                     self._learn(state, z, still=True)
@@ -381,8 +385,6 @@ class Trainer:
             cost = self._sums(state, z, False, still=True).cost
             best = torch.argsort(torch.nan_to_num(cost, nan=math.inf), stable=True)[: self.members]
             state.tensors = {"z": z[best].clone(), "damping": damping[best].clone()}
-        elif self.starts > self.members:
-            state.tensors = {"z": state.tensors["z"][: self.members].clone()}
         state.stage, state.step = "damped", 0
         self._save(state, force=True)
 
@@ -476,7 +478,7 @@ class Trainer:
             share = (1.0 - bound / seen).clamp(min=0.1)
             ratio = float((sums.squares[kind] / (shown * share).clamp(min=1e-300))[speak].median())
             previous = state.noise[kind]
-            floor = self.settings.noise_floor * self.first_noise[kind]
+            floor = NOISE_FLOOR * self.first_noise[kind]
             # slow to grow: while a fit is far from its end, residuals are not noise
             growth = 1.0 if still else 1.05
             state.noise[kind] = max(floor, previous * min(growth, max(0.2, math.sqrt(ratio))))
@@ -552,7 +554,7 @@ class Trainer:
                     part = 1.0 - self.train if s.validation_fraction > 0.0 else self.train
                     shown = float((weight * part).sum()) / self.members
                     found = unit * math.sqrt(float(squares[kind].median()) / max(shown, 1.0))
-                    state.noise[kind] = max(found, s.noise_floor * self.first_noise[kind])
+                    state.noise[kind] = max(found, NOISE_FLOOR * self.first_noise[kind])
             better = judged < lowest
             best[better], lowest[better] = z[better], judged[better]
             state.history.append([float(sums.cost.mean()), float(judged.mean())])
