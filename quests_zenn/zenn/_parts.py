@@ -36,7 +36,8 @@ class Block:
     """A stretch of z that belongs together: one kind of parameter of all configurations.
 
     `shape` is (K,) for scalars, (G, in, out) for weights, (G, out) for biases; `learned` says whether the width of its
-    prior is learned, `step` by how much the mean rises from one configuration to the next.
+    prior is learned, `step` by how much the mean rises from one configuration to the next, and `taper` how much
+    narrower the prior is off the ground.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Block:
     learned: bool = True
     spread: float = 0.5
     step: float = 0.0
+    taper: float = 1.0
     first: int = 0
 
     @property
@@ -55,6 +57,14 @@ class Block:
     @property
     def stop(self) -> int:
         return self.first + self.size
+
+    def scales(self) -> float | torch.Tensor:
+        """Of all parameters, or (K,) of each configuration."""
+        import torch
+
+        if self.taper == 1.0:
+            return self.scale
+        return self.scale * torch.where(rungs(self.size) > 0.0, self.taper, 1.0)
 
 
 @dataclass(frozen=True)
@@ -85,10 +95,15 @@ class Design:
     centres, widths : dict
         Prior of physical parameters, by name, where it differs from the general one.
     correction : float
-        eV, what networks add when they put out 1.
+        eV, what networks add to energies when they put out 1.
+    entropy_correction : float
+        What networks add to the roots of entropies when they put out 1.
     ladder : float
         eV, by how much the prior of the energy rises from one configuration to the next: those that data do not ask for
         stay out of the mixture.
+    taper : float
+        How much narrower priors of vibrations and electrons are off the ground: with wide ones a configuration that
+        data leave free may come with the entropy of a gas, and rule beyond the data.
     """
 
     n_configurations: int
@@ -110,14 +125,25 @@ class Design:
     T_scale: float = 1.0
     energy_scale: float = 1.0
     correction: float = 1.0
+    entropy_correction: float = 1.0
     ladder: float = 0.0
+    taper: float = 1.0
     centres: dict[str, float] = field(default_factory=dict)
     widths: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("n_configurations", "n_inputs"):
             whole_number(getattr(self, name), name, 1)
-        for name in ("n_atoms", "coherence", "boltzmann", "T_scale", "energy_scale", "correction"):
+        for name in (
+            "n_atoms",
+            "coherence",
+            "boltzmann",
+            "T_scale",
+            "energy_scale",
+            "correction",
+            "entropy_correction",
+            "taper",
+        ):
             positive(getattr(self, name), name)
         if not self.gamma > 0.0:
             raise ValueError(f"gamma must be positive, got {self.gamma!r}")
@@ -159,10 +185,10 @@ class Design:
         if self.split:
             add("entropy_root", (k,), 1.0, 0.7)
         if self.thermal != "none":
-            add("log_temperature", (k,), math.log(300.0), 0.3)
-            add("grueneisen", (k,), 2.0, 1.0)
-            add("grueneisen_slope", (k,), 0.0, 1.0)
-            add("log_electronic", (k,), math.log(5e-8 * self.n_atoms), 1.0)
+            add("log_temperature", (k,), math.log(300.0), 0.3, taper=self.taper)
+            add("grueneisen", (k,), 2.0, 1.0, taper=self.taper)
+            add("grueneisen_slope", (k,), 0.0, 1.0, taper=self.taper)
+            add("log_electronic", (k,), math.log(5e-8 * self.n_atoms), 1.0, taper=self.taper)
         if self.hidden and self.convex:
             self._convex_blocks(add)
             if self.split and self.explicit_temperature:
@@ -231,7 +257,7 @@ class View:
         """(M, ...) parameters of a block."""
 
         block = self.blocks[name]
-        part = self.z[:, block.first : block.stop] * block.scale + block.mean
+        part = self.z[:, block.first : block.stop] * block.scales() + block.mean
         if block.step:
             part = part + block.step * rungs(block.size)
         return part.reshape(self.members, *block.shape)
@@ -279,7 +305,7 @@ class View:
             block = self.blocks[name]
             part = result[:, :, block.first : block.stop]
             if more is None:
-                part += grad.transpose(1, 2) * block.scale
+                part += grad.transpose(1, 2) * block.scales()
                 continue
             h, slope, biases = more
             # h may be shared by members or groups: the product spreads it
@@ -342,7 +368,7 @@ class Parts:
             root = None
         if d.split:
             base = orders.constant(view.scalar("entropy_root"))
-            root = base if root is None else base + root
+            root = base if root is None else base + d.entropy_correction * root
             entropy = orders.compose(_jets.square, root) * d.boltzmann
             free.append(-orders.multiply(temperature, entropy))
             intrinsic.append(entropy)

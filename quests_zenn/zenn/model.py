@@ -46,6 +46,13 @@ FIRST_WIDTHS = {
     "grueneisen_slope": 0.5,
 }
 
+#: How much narrower priors of vibrations and electrons are off the ground: configurations of one material differ by a
+#: few tenths of k_B per atom.
+TAPER = 0.5
+
+#: What networks add to the roots of entropies beside vibrations and electrons, which carry most of them.
+ENTROPY_CORRECTION = 0.3
+
 #: What configurations take over from the fit with a single one.
 TAKEN_OVER = ("energy", "log_volume", "log_bulk_modulus", "log_temperature")
 
@@ -316,7 +323,15 @@ class FreeEnergyModel(BaseEstimator):
         centres = {name: found[name] for name in TAKEN_OVER if name in found}
         noise = {kind: value / 5.0 if value < guess[kind] else value for kind, value in trained.noise.items()}
         mixing = 6.0 * self.boltzmann * T_high
-        design = replace(design, centres=centres, energy_scale=mixing, correction=0.1 * mixing, **self._layout())
+        design = replace(
+            design,
+            centres=centres,
+            energy_scale=mixing,
+            correction=0.1 * mixing,
+            entropy_correction=ENTROPY_CORRECTION,
+            taper=TAPER,
+            **self._layout(),
+        )
         if design.n_configurations > 1:
             design = replace(design, ladder=LADDER * mixing)
         return design, noise, found
@@ -1185,13 +1200,13 @@ def _aligned(model: FreeEnergyModel, rows: Rows) -> torch.Tensor:
     for m in range(len(z)):
         order = first if m == 0 else linear_sum_assignment(-(reference.T @ p[m]))[1]
         for block in design.blocks():
-            height = torch.zeros(block.shape, dtype=torch.float64)
-            if block.step:
-                height += block.step / block.scale * rungs(block.size)
-            part = z[m, block.first : block.stop].reshape(block.shape) + height
+            # mean and scale of the prior may depend on the place of a configuration
+            height = block.step * rungs(block.size) if block.step else 0.0
+            values = z[m, block.first : block.stop] * block.scales() + height
             k = design.n_configurations
             index = torch.from_numpy(np.concatenate([np.asarray(order) + g for g in range(0, block.shape[0], k)]))
-            z[m, block.first : block.stop] = (part[index] - height).reshape(-1)
+            moved = values.reshape(block.shape)[index].reshape(-1)
+            z[m, block.first : block.stop] = (moved - height) / block.scales()
     return z
 
 

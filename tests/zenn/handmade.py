@@ -21,6 +21,8 @@ VOLUME: dict[str, Any] = {
     "T_scale": 400.0,
     "energy_scale": 0.04,
     "correction": 0.02,
+    "entropy_correction": 0.4,
+    "taper": 0.5,
 }
 ORDER: dict[str, Any] = {
     "coordinate": "order",
@@ -72,7 +74,7 @@ def drawn(design: Design, members: int, seed: int, width: float = 0.7) -> torch.
 def values(design: Design, z: torch.Tensor) -> dict[str, Array]:
     """Physical values of parameters of one member, by name."""
     return {
-        block.name: (z[block.first : block.stop].numpy() * block.scale + block.mean).reshape(block.shape)
+        block.name: (z[block.first : block.stop].numpy() * np.asarray(block.scales()) + block.mean).reshape(block.shape)
         for block in design.blocks()
     }
 
@@ -106,6 +108,6 @@ def single(design: Design, **more: float) -> tuple[Design, torch.Tensor]:
     for name, wanted in more.items():
         block = blocks[name]
         value = np.broadcast_to(np.asarray(wanted, dtype=np.float64), block.shape).reshape(-1)
-        z[0, block.first : block.stop] = torch.from_numpy((value - block.mean) / block.scale)
+        z[0, block.first : block.stop] = torch.from_numpy((value - block.mean) / np.asarray(block.scales()))
     assert math.isfinite(float(z.sum()))
     return design, z

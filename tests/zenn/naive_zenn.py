@@ -128,12 +128,12 @@ def configuration(design: Any, p: dict[str, Any], k: int, x: Sequence[float], T:
         seen = heat if design.explicit_temperature else None
         free += design.correction * convex_network(scaled, seen, p, k, depth)
         if design.split and design.explicit_temperature:
-            root += network([heat], p, k, depth, "entropy_")
+            root += design.entropy_correction * network([heat], p, k, depth, "entropy_")
     elif design.hidden:
         fed = [*scaled, heat] if design.explicit_temperature else scaled
         free += design.correction * network(fed, p, k, depth)
         if design.split:
-            root += network(fed, p, design.n_configurations + k, depth)
+            root += design.entropy_correction * network(fed, p, design.n_configurations + k, depth)
     if design.split:
         root += float(p["entropy_root"][k])
         entropy += design.boltzmann * root**2

@@ -64,3 +64,24 @@ def test_the_order_of_configurations_is_a_name_only(model: Any) -> None:
     finally:
         model.z_ = kept
     assert torch.allclose(again, kept, rtol=0, atol=1e-12)  # in order already
+
+
+def test_vibrations_are_held_tighter_off_the_ground() -> None:
+    """A z of one means the whole width on the ground, and the tapered one above."""
+    design = Design(4, x_centre=(11.0,), taper=0.25)
+    z = torch.ones((1, design.n_parameters), dtype=torch.float64)
+    view = View(design.blocks(), z, 1)
+    assert view.block("grueneisen")[0].tolist() == [3.0, 3.0, 2.25, 2.25]
+    wide = View(Design(4, x_centre=(11.0,)).blocks(), z, 1)
+    assert wide.block("grueneisen")[0].tolist() == [3.0] * 4
+    assert view.block("log_volume")[0].tolist() == wide.block("log_volume")[0].tolist()
+
+
+def test_fits_of_volumes_taper_and_those_of_networks_do_not(model: Any) -> None:
+    V, T, F = table()
+    assert (model.design_.taper, model.design_.entropy_correction) == (0.5, 0.3)
+    order = ZENN(
+        2, coordinate="order", n_members=2, hidden=(2,), adam_steps=2, max_iterations=2, n_jobs=1, verbose=False
+    )
+    order.fit(V, T, F=F)
+    assert (order.design_.taper, order.design_.entropy_correction) == (1.0, 1.0)

@@ -223,9 +223,9 @@ def test_heat_capacities_are_positive_where_the_model_builds_it_in(name: str) ->
         alone = dataclasses.replace(design, n_configurations=1)
         z = torch.zeros(1, alone.n_parameters, dtype=torch.float64)
         for block, whole in zip(alone.blocks(), design.blocks(), strict=True):
-            part = model.z_[0, whole.first : whole.stop].reshape(whole.shape)
+            part = (model.z_[0, whole.first : whole.stop] * whole.scales()).reshape(whole.shape)
             rows = [k + g for g in range(0, whole.shape[0], design.n_configurations)]
-            z[0, block.first : block.stop] = part[rows].reshape(-1)
+            z[0, block.first : block.stop] = part[rows].reshape(-1) / block.scales()
         each[:, k] = by_hand(alone, z).heat_capacity(x, T)
     assert (each > 0.0).all()
     expected = (p * each).sum(1) + design.coherence * fluctuation / (BOLTZMANN * T**2)

@@ -490,9 +490,9 @@ def test_configurations_have_no_order(name: str) -> None:
     order = np.roll(np.arange(k), 1)
     turned = z.clone()
     for block in design.blocks():
-        part = z[0, block.first : block.stop].reshape(block.shape)
+        part = (z[0, block.first : block.stop] * block.scales()).reshape(block.shape)
         index = np.concatenate([order + g for g in range(0, block.shape[0], k)])
-        turned[0, block.first : block.stop] = part[torch.from_numpy(index)].reshape(-1)
+        turned[0, block.first : block.stop] = part[torch.from_numpy(index)].reshape(-1) / block.scales()
     x, T = points(design, 8, seed=24)
     F, free, S, p = evaluate(design, z, x, T)
     F2, free2, S2, p2 = evaluate(design, turned, x, T)

@@ -941,3 +941,33 @@ def test_fe3pt(data_dir: Path) -> None:
     assert (both.volume_low < gap.volume_low[0]).any()
     found = thermo.negative_expansion(model, [0.0, 5.0])
     assert all(found.ranges), "Fe3Pt is an Invar alloy"
+
+
+class Tilted:
+    """Curvatures that send Newton steps far outside: to volumes and temperatures below zero."""
+
+    n_members_ = 1
+
+    def __init__(self) -> None:
+        self.lowest = [np.inf, np.inf]
+
+    def derivatives(self, v: Any, t: Any, orders: Any, members: bool = False) -> dict[tuple[int, int], Any]:
+        self.lowest = [min(self.lowest[0], float(v.min())), min(self.lowest[1], float(t.min()))]
+        one = np.ones(len(v))
+        values = {(2, 0): 1e6 * one, (3, 0): one, (4, 0): one, (2, 1): one, (3, 1): 0.0 * one}
+        return {order: values[order] for order in orders}
+
+
+def test_steps_to_a_closing_stay_where_free_energies_are_defined() -> None:
+    from quests_zenn.zenn._curves import Surfaces, _closing
+
+    model = Tilted()
+    surfaces = Surfaces(model, (10.0, 12.0))
+    v, t, good = _closing(
+        surfaces, np.zeros(2, np.int64), np.array([10.5, 11.0]), np.full(2, 300.0), np.full(2, 600.0), 1
+    )
+    assert not good.any()
+    assert (v >= 5.0).all()
+    assert (t >= 15.0).all()
+    assert model.lowest[0] >= 5.0
+    assert model.lowest[1] >= 15.0

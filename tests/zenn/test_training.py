@@ -373,3 +373,26 @@ def test_validation_is_reported_only_where_rows_were_held_out() -> None:
     without = ZENN(validation_fraction=0.0, **settings).fit(V, T, F=F).report_["targets"]["F"]
     assert with_rows["rms_validation"] > 0.0
     assert without["rms_validation"] is None
+
+
+def test_members_far_above_the_best_start_again_where_it_stands() -> None:
+    fit = trainer(members=3)
+    z = torch.arange(3.0, dtype=torch.float64)[:, None].repeat(1, fit.z0.shape[1])
+    far = 4.0 * np.sqrt(len(fit.rows) + z.shape[1])
+    damping = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    moved, damped = fit._found_again(z, torch.tensor([10.0 + 0.9 * far, 10.0, 10.0 + 1.1 * far]), damping)
+    assert moved[:, 0].tolist() == [0.0, 1.0, 1.0]
+    assert damped.tolist() == [0.1, 0.2, 0.2]
+
+
+def test_members_are_looked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    fit = trainer(members=2, max_iterations=8, tolerance=1e-300)
+
+    def watched(self: Any, z: Any, cost: Any, damping: Any) -> Any:
+        seen.append(1)
+        return z, damping
+
+    monkeypatch.setattr(Trainer, "_found_again", watched)
+    fit.run()
+    assert len(seen) == 2
