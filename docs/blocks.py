@@ -3,8 +3,7 @@
     python docs/blocks.py                              # runs all pages
     python docs/blocks.py docs/start.md                # runs one
 
-A page is run from top to bottom in a folder of its own that holds copies of the shipped examples, ``traj.xyz`` and
-``table.csv``.
+A page is run from top to bottom in a folder of its own that holds copies of the shipped examples.
 These fences run:
 
 ``python``
@@ -35,10 +34,15 @@ from typing import Any
 DOCS = Path(__file__).resolve().parent
 
 #: What pages find in their folder, and the shipped example that it is a copy of.
-EXAMPLES = {"traj.xyz": "copper_melting.xyz", "table.csv": "two_solids.csv"}
+EXAMPLES = {
+    "traj.xyz": "copper_melting.xyz",
+    "table.csv": "two_solids.csv",
+    "wells.toml": "wells.toml",
+    "wells_oracle.py": "wells_oracle.py",
+}
 
 #: Optional packages, and words of blocks that need them.
-NEEDS = {"torch": ("quests-zenn fit", "quests-zenn thermo", "quests_zenn.zenn")}
+NEEDS = {"torch": ("quests-zenn fit", "quests-zenn thermo", "quests-zenn active", "quests_zenn.zenn")}
 
 
 @dataclass

@@ -8,6 +8,7 @@ import sys
 import click
 
 from quests_zenn.cli._options import version_option
+from quests_zenn.cli.active import active
 from quests_zenn.cli.calibrate import calibrate
 from quests_zenn.cli.compress import compress
 from quests_zenn.cli.density import bandwidth, compare, descriptors, dh, learning_curve, overlap
@@ -43,6 +44,7 @@ for command in (
     generate,
     fit,
     thermo,
+    active,
     info,
 ):
     main.add_command(command)

@@ -1,0 +1,304 @@
+"""A run from a file: TOML whose tables name domain, oracle, model, criteria, budget. Unknown keys are errors.
+
+Paths in the file are relative to the folder that it lies in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quests_zenn._core.checks import DataError
+from quests_zenn.sampling._program import split_command
+from quests_zenn.sampling.domain import Polytope
+from quests_zenn.sampling.loop import ActiveLearning, Progress, Stop
+from quests_zenn.sampling.oracles import PoolOracle, ProgramOracle
+
+#: Tables of a file.
+TABLES = ("run", "domain", "oracle", "model", "criteria", "budget", "stop", "test")
+
+
+class Part:
+    """One table of the file: what is asked of it is taken out, and what is left at the end nobody knows."""
+
+    def __init__(self, where: str, name: str, values: Any, folder: Path) -> None:
+        if not isinstance(values, Mapping):
+            raise DataError(f"{where}: [{name}] must be a table")
+        self.where, self.name, self.values, self.folder = where, name, dict(values), folder
+        self.known: list[str] = []
+
+    def take(self, key: str, default: Any = None, kind: type | tuple[type, ...] | None = None) -> Any:
+        """The value of a key, or the default."""
+        self.known.append(key)
+        value = self.values.pop(key, default)
+        if value is not None and kind is not None:
+            wrong = isinstance(value, bool) and kind is not bool
+            if wrong or not isinstance(value, kind):
+                names = [k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,))]
+                raise DataError(
+                    f"{self.where}: {key} of [{self.name}] must be of type {' or '.join(names)}, got {value!r}"
+                )
+        return value
+
+    def need(self, key: str, kind: type | tuple[type, ...] | None = None) -> Any:
+        """The value of a key that must be there."""
+        value = self.take(key, None, kind)
+        if value is None:
+            raise DataError(f"{self.where}: [{self.name}] needs {key}")
+        return value
+
+    def file(self, key: str) -> Path:
+        """A file that must be there."""
+        path = self.folder / self.need(key, str)
+        if not path.is_file():
+            raise DataError(f"{self.where}: {key} of [{self.name}] names {path}, which is no file")
+        return path
+
+    def one_of(self, key: str, choices: tuple[str, ...], default: str | None = None) -> str:
+        """One of several words."""
+        value = self.take(key, default, str)
+        if value not in choices:
+            raise DataError(
+                f"{self.where}: {key} of [{self.name}] must be one of {', '.join(choices)}, got {value!r}"
+                + suggestion(str(value), choices)
+            )
+        return str(value)
+
+    def done(self) -> None:
+        """Nothing may be left."""
+        for key in self.values:
+            raise DataError(
+                f"{self.where}: [{self.name}] has no key {key!r}{suggestion(key, self.known)}; it knows "
+                f"{', '.join(self.known)}"
+            )
+
+
+def suggestion(word: str, known: Any) -> str:
+    """What may have been meant."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The tables of a file.
+
+    Raises
+    ------
+    DataError
+        If it is no such file, or has tables that nobody knows.
+    """
+    source = Path(path)
+    try:
+        content = tomllib.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source}: is no text in UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{source}: is no TOML: {error}") from error
+    for name in content:
+        if name not in TABLES:
+            raise DataError(
+                f"{source}: unknown table [{name}]{suggestion(name, TABLES)}; known are {', '.join(TABLES)}"
+            )
+    for name in ("domain", "oracle"):
+        if name not in content:
+            raise DataError(f"{source}: needs a table [{name}]")
+    return content
+
+
+def from_config(
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    n_jobs: int | None = None,
+    progress: Progress | None = None,
+) -> ActiveLearning:
+    """The run that a file describes.
+
+    Parameters
+    ----------
+    path : path
+    folder : path, optional
+        Where the run is kept; by default what the file says, else a folder beside it with its name.
+    n_jobs : int, optional
+    progress : callable, optional
+
+    Raises
+    ------
+    DataError
+        If something is missing, unknown or does not fit.
+    """
+    source = Path(path)
+    content = read_config(source)
+    where, here = str(source), source.absolute().parent
+
+    def part(name: str) -> Part:
+        return Part(where, name, content.get(name, {}), here)
+
+    run = part("run")
+    place = run.take("folder", None, str)
+    seed = run.take("seed", 0, int)
+    temperature = run.take("temperature", 300.0, (int, float, list))
+    run.done()
+    space = part("domain")
+    domain = _domain(space)
+    conserved = space.take("conserved", [], list)
+    for name in conserved:
+        if name not in domain.names:
+            raise DataError(
+                f"{where}: conserved of [domain] names {name!r}{suggestion(str(name), domain.names)}; the order "
+                f"parameters are {', '.join(domain.names)}"
+            )
+    space.done()
+    asked = part("oracle")
+    oracle = _oracle(asked, domain)
+    asked.done()
+    model = _model(part("model"))
+    criteria = content.get("criteria")
+    if criteria is not None:
+        if not isinstance(criteria, Mapping) or not criteria:
+            raise DataError(f"{where}: [criteria] must be a table of names and shares")
+        for name, share in criteria.items():
+            if isinstance(share, bool) or not isinstance(share, int | float):
+                raise DataError(f"{where}: the share of {name!r} in [criteria] must be a number, got {share!r}")
+    budget = part("budget")
+    settings = {
+        "initial": budget.take("initial", 40, int),
+        "per_round": budget.take("per_round", 20, int),
+        "dynamic": budget.take("dynamic", True, bool),
+        "novelty": budget.take("novelty", True, bool),
+        "n_candidates": budget.take("candidates", 20_000, int),
+        "min_distance": float(budget.take("min_distance", 1e-3, (int, float))),
+        "recency": float(budget.take("recency", 1.0, (int, float))),
+    }
+    total = budget.take("total", 300, int)
+    budget.done()
+    ending = part("stop")
+    tolerance = ending.take("tolerance", None, (int, float))
+    patience = ending.take("patience", 2, int)
+    ending.done()
+    test = None
+    if "test" in content:
+        table = part("test")
+        measured = PoolOracle.from_csv(table.file("file"), **_columns_of(table, domain))
+        table.done()
+        test = (measured.x, measured.T, measured.mu)
+    target = Path(folder) if folder is not None else here / (place or source.stem)
+    if folder is None and place is None and target == source.absolute():
+        target = here / f"{source.name}.run"
+    try:
+        return ActiveLearning(
+            domain,
+            oracle,
+            model=model,
+            criteria=criteria,
+            stop=Stop(total, tolerance, patience),
+            temperature=temperature,
+            conserved=[domain.names.index(name) for name in conserved],
+            test=test,
+            folder=target,
+            random_state=seed,
+            n_jobs=n_jobs,
+            progress=progress,
+            **settings,
+        )
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _domain(part: Part) -> Polytope:
+    names = part.take("names", None, list)
+    kind = part.one_of("kind", ("file", "sublattices", "box", "simplex"))
+    makers: dict[str, Callable[[], Polytope]] = {
+        "file": lambda: Polytope.read(part.file("file")),
+        "sublattices": lambda: Polytope.from_sublattices(_matrix(part), part.take("order_parameters", None, int)),
+        "box": lambda: Polytope.box(part.need("low", list), part.need("high", list)),
+        "simplex": lambda: Polytope.simplex(part.need("dimensions", int)),
+    }
+    try:
+        domain = makers[kind]()
+        return domain if names is None else Polytope(domain.A, domain.b, names=[str(name) for name in names])
+    except ValueError as error:
+        text = str(error)
+        raise DataError(text if text.startswith(part.where) else f"{part.where}: [domain]: {text}") from error
+
+
+def _matrix(part: Part) -> Any:
+    path = part.file("file")
+    try:
+        return np.atleast_2d(np.loadtxt(path, dtype=np.float64))
+    except ValueError as error:
+        raise DataError(f"{path}: is no matrix of numbers ({error})") from error
+
+
+def _columns_of(part: Part, domain: Polytope) -> dict[str, Any]:
+    """Which columns of a table hold what."""
+    columns = part.take("x", list(domain.names), list)
+    potentials = part.take("mu", [f"mu_{i}" for i in range(domain.dim)], list)
+    temperature = part.take("T", 300.0, (int, float, str))
+    return {"x": columns, "mu": potentials, "T": temperature}
+
+
+def _oracle(part: Part, domain: Polytope) -> Any:
+    kind = part.one_of("kind", ("pool", "program", "lattice"))
+    if kind == "pool":
+        return PoolOracle.from_csv(part.file("file"), **_columns_of(part, domain))
+    if kind == "program":
+        command = _here(part.need("command", (str, list)), part.folder)
+        more: dict[str, Any] = {
+            "timeout": part.take("timeout", None, (int, float)),
+            "retries": part.take("retries", 1, int),
+            "per": part.take("per", "point", str),
+        }
+        more = {key: value for key, value in more.items() if value is not None}
+        try:
+            return ProgramOracle(command, names=domain.names, **more)
+        except ValueError as error:
+            raise DataError(f"{part.where}: [oracle]: {error}") from error
+    from quests_zenn.sampling._config_lattice import lattice_oracle
+
+    return lattice_oracle(part, domain)
+
+
+def _here(command: Any, folder: Path) -> list[str]:
+    """Arguments that name files beside the configuration, with their folder."""
+    arguments = split_command(command)
+    if arguments[0] == "python" and shutil.which("python") is None:
+        arguments[0] = sys.executable  # an environment that was not activated
+    return [
+        str(folder / argument) if number and "{" not in argument and (folder / argument).is_file() else argument
+        for number, argument in enumerate(arguments)
+    ]
+
+
+def _model(part: Part) -> Any:
+    """The model that a table describes: its keys are settings of the class."""
+    kind = part.one_of("kind", ("IDNN", "ZENN"), "IDNN")
+    import quests_zenn.zenn as room
+
+    make = getattr(room, kind)
+    model = make() if kind == "IDNN" else make(coordinate="order")
+    known = [name for name in model.get_params() if name not in ("coordinate", "n_jobs", "random_state", "warm_start")]
+    settings: dict[str, Any] = {"verbose": False}
+    for name in known:
+        value = part.take(name)
+        if value is None:
+            continue
+        if name == "inputs" and isinstance(value, str) and value != "x":
+            value = part.folder / value
+        settings[name] = tuple(value) if name == "hidden" and isinstance(value, list) else value
+    part.done()
+    try:
+        return model.set_params(**settings)
+    except ValueError as error:
+        raise DataError(f"{part.where}: [model]: {error}") from error

@@ -1,0 +1,758 @@
+"""The loop: propose, evaluate, train, measure. Its state is on disk after every step, and it goes on from there.
+
+A run is a folder. ``run.json`` says what it is a run of, and each round has a folder of its own::
+
+    rounds/0003/points.csv     what was asked, and which criterion proposed it
+    rounds/0003/answers/       answers of an oracle that keeps them, point by point
+    rounds/0003/results.csv    what was found
+    rounds/0003/model/         the committee trained on all rounds so far
+    rounds/0003/metrics.json   errors, budgets; the round has ended when this is there
+
+Every file is written whole or not at all, and every round follows from the seed, the settings and the files of the
+rounds before it: a run that was killed ends as one that was not.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import inspect
+import io as text_io
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quests_zenn._core.checks import DataError, finite, positive, whole_number
+from quests_zenn._core.parallel import resolve_jobs
+from quests_zenn.io.outputs import plain, replacing, write_json
+from quests_zenn.sampling.criteria import Budget, Context, check_criteria, propose
+from quests_zenn.sampling.domain import Polytope
+from quests_zenn.sampling.oracles import Oracle, Result
+
+FloatArray = npt.NDArray[np.float64]
+
+#: What a random number is for; the second word of its seed, after that of the run.
+_INITIAL, _CANDIDATES, _PROPOSALS, _POINTS, _MODEL = range(5)
+
+#: Data have grown by this factor since the last fit from random starts: it is time for another.
+GROWN = 2.0
+
+#: Told what goes on: a stage and how much of it.
+Progress = Callable[[str, int], None]
+
+
+@dataclass
+class Row:
+    """What is known of all points asked so far; one entry for each."""
+
+    x: FloatArray
+    T: FloatArray
+    mu: FloatArray
+    mu_error: FloatArray
+    F: FloatArray
+    asked: FloatArray
+    error: FloatArray
+    round: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int64]
+    criterion: list[str]
+    message: list[str]
+
+    @classmethod
+    def none(cls, q: int) -> Row:
+        """No points yet."""
+        empty, none = np.empty((0, q)), np.empty(0)
+        return cls(
+            empty, none, empty, empty, none, empty, none, np.empty(0, np.int64), np.empty(0, np.int64), [], []
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.T)
+
+    @property
+    def good(self) -> npt.NDArray[np.bool_]:
+        """Points of which something is known."""
+        known = np.isfinite(self.mu).any(axis=1) | np.isfinite(self.F)
+        return np.isfinite(self.x).all(axis=1) & known
+
+    def and_(self, other: Row) -> Row:
+        """These and those."""
+        arrays = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)])
+            for name in ("x", "T", "mu", "mu_error", "F", "asked", "error", "round", "index")
+        }
+        return Row(**arrays, criterion=self.criterion + other.criterion, message=self.message + other.message)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When enough is known.
+
+    Attributes
+    ----------
+    total : int
+        Most points that are asked, failed ones included.
+    tolerance : float or None
+        The run ends when the median error of predictions at new points, in units of the spread of mu, was below this
+        for `patience` rounds; None for never.
+    patience : int
+    """
+
+    total: int
+    tolerance: float | None = None
+    patience: int = 2
+
+    def __post_init__(self) -> None:
+        whole_number(self.total, "total", 1)
+        whole_number(self.patience, "patience", 1)
+        if self.tolerance is not None:
+            positive(self.tolerance, "tolerance")
+
+    def reached(self, rounds: Sequence[Mapping[str, Any]], asked: int) -> str | None:
+        """Why no more points are bought; None if they are."""
+        if asked >= self.total:
+            return f"the budget of {self.total} points is spent"
+        if self.tolerance is not None and len(rounds) > self.patience:
+            last = [entry["new"]["median"] for entry in rounds[-self.patience :]]
+            if all(value is not None and value < self.tolerance for value in last):
+                return f"predictions at new points were within {self.tolerance:g} for {self.patience} rounds"
+        return None
+
+
+@dataclass
+class ActiveLearning:
+    """Learn a free energy from chemical potentials that cost something: buy the points that teach most.
+
+    Parameters
+    ----------
+    domain : Polytope
+        Where points may lie.
+    oracle : Oracle
+        Who answers them: see `quests_zenn.sampling.oracles`.
+    model : FreeEnergyModel, optional
+        Cloned, never fitted itself; by default ``IDNN()``.
+    criteria : mapping of float, optional
+        Shares of the criteria in the budget of a round, by name; by default `DEFAULT_CRITERIA`.
+    stop : Stop or int
+        When to end; a number is a budget of points.
+    initial, per_round : int
+        Points of the first round, which fill the domain, and of each one after it.
+    temperature : float or sequence of float, K
+        Several take turns.
+    n_candidates : int
+        Points of the domain among which criteria choose.
+    min_distance : float
+        Least distance of new points from known ones and from each other, in units of `scale`.
+    scale : array of shape (q,), optional
+        Lengths that distances are measured in; by default the extent of the domain along each axis.
+    dynamic : bool
+        Whether budgets follow the errors that the points of each criterion revealed.
+    novelty : bool
+        Whether proposals pass the novelty filter.
+    conserved : sequence of int
+        Components, such as the composition, whose chemical potential is set from outside: in a well it may have any
+        value.
+    recency : float
+        What a point counts less with each round that has passed since: 1 for nothing.
+    test : (x, T, mu), optional
+        Points that are never trained on, by which every round is judged.
+    folder : path, optional
+        Where the state is kept; without one, nothing is, and nothing can be resumed.
+    random_state : int
+        The same seed and settings give the same run.
+    n_jobs : int or None
+        Threads, and programs at a time; None for all cores. Results do not depend on it.
+    progress : callable, optional
+        Told the stage, and how much of it was done.
+    after_round : callable, optional
+        Called with the run, the number of each round as it ends, and whether it ended now rather than in a run before.
+
+    Attributes
+    ----------
+    rows_ : Row
+        All points so far.
+    model_ : FreeEnergyModel
+        The committee of the last round.
+    rounds_ : list of dict
+        Metrics of each round.
+    stopped_ : str
+        Why the run ended.
+
+    Raises
+    ------
+    DataError
+        If the domain, the oracle and the folder do not fit together.
+    ValueError
+        If a setting makes no sense.
+    """
+
+    domain: Polytope
+    oracle: Oracle
+    model: Any = None
+    criteria: Mapping[str, float] | None = None
+    stop: Stop | int = 300
+    initial: int = 40
+    per_round: int = 20
+    temperature: float | Sequence[float] = 300.0
+    n_candidates: int = 20_000
+    min_distance: float = 1e-3
+    scale: npt.ArrayLike | None = None
+    dynamic: bool = True
+    novelty: bool = True
+    conserved: Sequence[int] = ()
+    recency: float = 1.0
+    test: tuple[Any, Any, Any] | None = None
+    folder: str | os.PathLike[str] | None = None
+    random_state: int = 0
+    n_jobs: int | None = None
+    progress: Progress | None = None
+    after_round: Callable[[ActiveLearning, int, bool], None] | None = None
+    seconds: dict[str, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        whole_number(self.initial, "initial", 1)
+        whole_number(self.per_round, "per_round", 1)
+        whole_number(self.n_candidates, "n_candidates", 1)
+        whole_number(self.random_state, "random_state", 0)
+        resolve_jobs(self.n_jobs)
+        if not 0.0 < finite(self.recency, "recency") <= 1.0:
+            raise ValueError(f"recency must lie in (0, 1], got {self.recency!r}")
+        if finite(self.min_distance, "min_distance") < 0.0:
+            raise ValueError(f"min_distance must not be negative, got {self.min_distance!r}")
+        if isinstance(self.stop, int):
+            self.stop = Stop(self.stop)
+        temperatures = np.atleast_1d(np.asarray(self.temperature, dtype=np.float64))
+        if temperatures.ndim != 1 or not len(temperatures):
+            raise ValueError("temperature must be a number or a list of numbers")
+        self.temperatures = tuple(positive(float(t), "temperature") for t in temperatures)
+        q = self.domain.dim
+        if self.oracle.q != q:
+            raise DataError(f"the domain has {q} order parameters and the oracle answers {self.oracle.q}")
+        self.criteria = check_criteria(self.criteria)
+        self.names = tuple(self.domain.names or self.oracle.names)
+        bounds = np.asarray(self.domain.bounds)
+        length = bounds[:, 1] - bounds[:, 0] if self.scale is None else np.asarray(self.scale, dtype=np.float64)
+        if length.shape != (q,) or not (np.isfinite(length).all() and (length > 0.0).all()):
+            raise ValueError(f"scale must be {q} positive numbers, got {self.scale!r}")
+        self.lengths = length
+        if self.model is None:
+            from quests_zenn.zenn import IDNN
+
+            self.model = IDNN(verbose=False)
+        if getattr(self.model, "coordinate", "order") != "order":
+            raise ValueError("the model must be one of order parameters: coordinate='order'")
+        check = getattr(self.model, "_check_settings", None)
+        if check is not None:
+            check()  # before anything is bought
+        if self.test is not None:
+            self.test = self._checked_test(self.test)
+        self.path = None if self.folder is None else Path(self.folder)
+        self.rows_ = Row.none(q)
+        self.rounds_: list[dict[str, Any]] = []
+        self.model_: Any = None
+        self.stopped_ = ""
+        self._cold = 0
+
+    def _checked_test(self, test: tuple[Any, Any, Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        q = self.domain.dim
+        x, mu = (np.asarray(part, dtype=np.float64).reshape(-1, q) for part in (test[0], test[2]))
+        T = np.broadcast_to(np.asarray(test[1], dtype=np.float64), (len(x),)).copy()
+        if len(x) != len(mu) or not len(x) or not all(np.isfinite(part).all() for part in (x, T, mu)):
+            raise DataError(f"test must hold x (n, {q}), T and mu (n, {q}) of at least one point, all finite")
+        return x, T, mu
+
+    # the run ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> ActiveLearning:
+        """Go on until the stopping rule is met.
+
+        Returns
+        -------
+        ActiveLearning
+            Itself.
+
+        Raises
+        ------
+        DataError
+            If the folder is of another run, or is in use; or if no point of a first round could be answered.
+        """
+        assert isinstance(self.stop, Stop)
+        with self._opened():
+            number = 0
+            while True:
+                reason = self.stop.reached(self.rounds_, len(self.rows_)) if number else None
+                if reason is None and number and not self._left():
+                    reason = "the oracle has no points left"
+                if reason is not None:
+                    self.stopped_ = reason
+                    return self
+                if not self._round(number):
+                    self.stopped_ = f"no new point is at least {self.min_distance:g} from all known ones"
+                    return self
+                number += 1
+
+    def restore(self) -> ActiveLearning:
+        """What is on disk of this run, without buying or training anything.
+
+        Raises
+        ------
+        DataError
+            If there is no folder, or it is of another run.
+        """
+        if self.path is None or not (self.path / "run.json").exists():
+            raise DataError(f"{self.path or 'without a folder'}: holds no run")
+        with self._opened(shared=True):
+            while (self._folder(len(self.rounds_)) / "metrics.json").exists():
+                self._round(len(self.rounds_))
+        return self
+
+    def _left(self) -> bool:
+        candidates = self.oracle.candidates()
+        return candidates is None or len(candidates) > len(set(self.rows_.index[self.rows_.index >= 0].tolist()))
+
+    def _round(self, number: int) -> bool:
+        """One round, or what is left of it; False if there is no point to ask."""
+        began = time.monotonic()
+        new = self.path is None or not (self._folder(number) / "metrics.json").exists()
+        temperature = self.temperatures[number % len(self.temperatures)]
+        points, names, budget = self._proposed(number, temperature)
+        self._took("propose", began)
+        if not len(points):
+            return False
+        rows = self._evaluated(number, temperature, points, names)
+        rows = replace(rows, error=self._predicted(rows))
+        self.rows_ = self.rows_.and_(rows)
+        if not self.rows_.good.any():
+            reasons = sorted({m for m in rows.message if m})
+            raise DataError(f"round {number}: none of {len(rows)} points was answered; the first reason: {reasons[0]}")
+        began = time.monotonic()
+        model = self._trained(number)
+        self._took("train", began)
+        self.rounds_.append(self._measured(number, temperature, rows, model, budget))
+        self.model_ = model
+        if self.after_round is not None:
+            self.after_round(self, number, new)
+        return True
+
+    def _took(self, stage: str, began: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - began
+
+    def _tell(self, stage: str, amount: int = 1) -> None:
+        if self.progress is not None:
+            self.progress(stage, amount)
+
+    def _rng(self, number: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self.random_state, number, purpose])
+
+    # propose ----------------------------------------------------------------------------------------------------------
+
+    def _proposed(self, number: int, temperature: float) -> tuple[FloatArray, list[str], dict[str, Any]]:
+        assert isinstance(self.stop, Stop)
+        stored = self._stored(number, "points.csv")
+        count = self.initial if number == 0 else self.per_round
+        count = min(count, self.stop.total - len(self.rows_))
+        budgets, state = self._budgets(number, count)
+        if stored is not None:
+            points = _columns(stored, [f"x_{name}" for name in self.names])
+            return points, [row["criterion"] for row in stored], state
+        context = self._context(number, temperature)
+        points, names = propose(context, budgets, filtered=self.novelty and number > 0)
+        if not len(points):
+            return points, names, state
+        self._write_csv(
+            number,
+            "points.csv",
+            ["id", "criterion", *(f"x_{name}" for name in self.names)],
+            ([i, name, *map(repr, point.tolist())] for i, (name, point) in enumerate(zip(names, points, strict=True))),
+        )
+        self._tell("propose", len(points))
+        return points, names, state
+
+    def _budgets(self, number: int, count: int) -> tuple[dict[str, int], dict[str, Any]]:
+        """Points for each criterion; the first round fills space."""
+        assert self.criteria is not None
+        if number == 0:
+            return {"space-filling": count}, {"space-filling": count}
+        # with a floor of 1 nothing is learned, but fractions of points are carried over
+        budget = Budget(dict(self.criteria), **({} if self.dynamic else {"floor": 1.0}))
+        for entry in self.rounds_[1:]:
+            budget.learn(entry["by_criterion"])
+        shares = budget.split(count)
+        return shares, dict(shares)
+
+    def _context(self, number: int, temperature: float) -> Context:
+        rows, only = self.rows_, self.oracle.candidates()
+        if only is None:
+            rng = self._rng(number, _CANDIDATES)
+            candidates = self.domain.sample(self.n_candidates, method="hit-and-run", rng=rng)
+        else:
+            free = np.ones(len(only), bool)
+            free[rows.index[rows.index >= 0]] = False
+            candidates = np.asarray(only)[free]
+        good = rows.good
+        error = np.where(rows.round == number - 1, rows.error, np.nan)
+        return Context(
+            domain=self.domain,
+            candidates=candidates,
+            only_candidates=only is not None,
+            T=temperature,
+            known_x=rows.x[good],
+            known_mu=rows.mu[good],
+            known_error=error[good],
+            model=self.model_,
+            scale=self.lengths,
+            rng=self._rng(number, _PROPOSALS),
+            rounds=number,
+            min_distance=self.min_distance,
+            conserved=self.conserved,
+        )
+
+    # evaluate ---------------------------------------------------------------------------------------------------------
+
+    def _evaluated(self, number: int, temperature: float, points: FloatArray, names: list[str]) -> Row:
+        stored = self._stored(number, "results.csv")
+        n, q = points.shape
+        potentials = [f"mu_{name}" for name in self.names]
+        columns = [
+            *(f"x_{name}" for name in self.names),
+            *potentials,
+            *(f"{name}_error" for name in potentials),
+            "F",
+        ]
+        if stored is None:
+            seeds = self._rng(number, _POINTS).integers(0, 2**31 - 1, n)
+            began = time.monotonic()
+            taken = self.rows_.index[self.rows_.index >= 0]
+            more: dict[str, Any] = {}
+            if self.model_ is not None and "mu_guess" in inspect.signature(self.oracle.evaluate).parameters:
+                more["mu_guess"] = _mu(self.model_, points, np.full(n, temperature))
+            result = self.oracle.evaluate(
+                points,
+                np.full(n, temperature),
+                seeds=seeds,
+                jobs=self.n_jobs,
+                folder=None if self.path is None else self._folder(number) / "answers",
+                used=taken,
+                **more,
+            )
+            self._took("evaluate", began)
+            values, index, messages = _table_of(result, n, q)
+            self._write_csv(
+                number,
+                "results.csv",
+                ["id", "T", *columns, "index", "message"],
+                (
+                    [i, repr(temperature), *map(repr, values[i].tolist()), int(index[i]), " ".join(messages[i].split())]
+                    for i in range(n)
+                ),
+            )
+            self._tell("evaluate", n)
+        else:
+            if len(stored) != n:
+                raise DataError(f"{self._folder(number) / 'results.csv'}: has {len(stored)} rows for {n} points")
+            values = _columns(stored, columns)
+            index = _columns(stored, ["index"])[:, 0].astype(np.int64)
+            messages = [row["message"] for row in stored]
+        return Row(
+            x=values[:, :q],
+            T=np.full(n, temperature),
+            mu=values[:, q : 2 * q],
+            mu_error=values[:, 2 * q : 3 * q],
+            F=values[:, -1],
+            asked=points,
+            error=np.full(n, np.nan),
+            round=np.full(n, number),
+            index=index,
+            criterion=list(names),
+            message=[" ".join(message.split()) for message in messages],
+        )
+
+    def _spread(self) -> FloatArray:
+        """How far each component of mu spreads over all that is known."""
+        mu = self.rows_.mu[self.rows_.good]
+        spread = np.array([np.std(c[np.isfinite(c)]) if np.isfinite(c).sum() > 1 else 0.0 for c in mu.T])
+        return np.where(spread > 0.0, spread, 1.0)
+
+    def _predicted(self, rows: Row) -> FloatArray:
+        """Error of the model before it has seen these points: root mean square over components, in units of spread."""
+        good = rows.good
+        found = np.full(len(rows), np.nan)
+        if self.model_ is None or not good.any():
+            return found
+        gap = (_mu(self.model_, rows.x[good], rows.T[good]) - rows.mu[good]) / self._spread()
+        with np.errstate(invalid="ignore"):
+            found[good] = np.sqrt(np.nanmean(np.square(gap), axis=1)) if len(gap) else np.nan
+        return found
+
+    # train ------------------------------------------------------------------------------------------------------------
+
+    def _trained(self, number: int) -> Any:
+        from sklearn.base import clone
+
+        rows = self.rows_
+        good = rows.good
+        count = int(good.sum())
+        cold = self.model_ is None or count >= GROWN * self._cold
+        if cold:
+            self._cold = count
+        folder = None if self.path is None else self._folder(number) / "model"
+        if folder is not None and folder.is_dir():
+            return type(self.model).load(folder)
+        model: Any = clone(self.model) if cold else self.model_
+        seed = int(self._rng(number, _MODEL).integers(0, 2**31 - 1))
+        model.set_params(random_state=seed, n_jobs=self.n_jobs, verbose=False)
+        model.set_params(warm_start=not cold)
+        targets: dict[str, FloatArray] = {}
+        if np.isfinite(rows.mu[good]).any():
+            targets["mu"] = rows.mu[good]
+        if np.isfinite(rows.F[good]).any():
+            targets["F"] = rows.F[good]
+        errors: dict[str, FloatArray] = {}
+        if np.isfinite(rows.mu_error[good]).all():
+            errors["mu"] = rows.mu_error[good]
+        weight = self.recency ** (number - rows.round[good]).astype(np.float64)
+        model.fit(
+            rows.x[good],
+            rows.T[good],
+            **targets,
+            errors=errors or None,
+            sample_weight=weight / weight.mean(),
+            progress=None if self.progress is None else self.progress,
+        )
+        if folder is not None:
+            model.save(folder)
+            # what goes on is what a resumed run would read
+            model = type(self.model).load(folder)
+        return model
+
+    # measure ----------------------------------------------------------------------------------------------------------
+
+    def _measured(
+        self, number: int, temperature: float, rows: Row, model: Any, budget: dict[str, Any]
+    ) -> dict[str, Any]:
+        path = None if self.path is None else self._folder(number) / "metrics.json"
+        if path is not None and path.exists():
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return found
+        good = self.rows_.good
+        by: dict[str, dict[str, Any]] = {}
+        for name in dict.fromkeys(rows.criterion):
+            mine = np.array([name == other for other in rows.criterion])
+            errors = rows.error[mine & np.isfinite(rows.error)]
+            by[name] = {"points": int(mine.sum()), "error": float(errors.mean()) if len(errors) else None}
+        entry: dict[str, Any] = {
+            "round": number,
+            "temperature": temperature,
+            "n_points": len(self.rows_),
+            "n_known": int(good.sum()),
+            "n_failed": int((~rows.good).sum()),
+            "budget": budget,
+            "by_criterion": by,
+            "new": _summary(rows.error),
+            "train": self._judged(model, self.rows_.x[good], self.rows_.T[good], self.rows_.mu[good]),
+            "spread": self._spread().tolist(),
+        }
+        if self.test is not None:
+            entry["test"] = self._judged(model, *self.test)
+        if path is not None:
+            write_json(path, entry, overwrite=True)
+        found = json.loads(json.dumps(plain(entry)))
+        return found
+
+    def _judged(self, model: Any, x: FloatArray, T: FloatArray, mu: FloatArray) -> dict[str, Any]:
+        """Errors of mu: each component in eV, all of them together in units of their spread."""
+        gap = _mu(model, x, T) - mu
+        with np.errstate(invalid="ignore"):
+            each = np.sqrt(np.nanmean(np.square(gap / self._spread()), axis=1))
+            rms = np.sqrt(np.nanmean(np.square(gap), axis=0))
+        return {**_summary(each), "rms": rms.tolist()}
+
+    # files ------------------------------------------------------------------------------------------------------------
+
+    def _folder(self, number: int) -> Path:
+        assert self.path is not None
+        return self.path / "rounds" / f"{number:04d}"
+
+    def _stored(self, number: int, name: str) -> list[dict[str, str]] | None:
+        """Rows of a file of an earlier run of this, or None."""
+        if self.path is None:
+            return None
+        path = self._folder(number) / name
+        if not path.exists():
+            return None
+        try:
+            with open(path, encoding="utf-8", newline="") as stream:
+                rows = list(csv.DictReader(stream))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
+        if any(None in row or None in row.values() for row in rows):
+            raise DataError(f"{path}: rows are not as long as the header; the file is damaged")
+        return rows
+
+    def _write_csv(self, number: int, name: str, header: list[str], rows: Iterator[list[Any]]) -> None:
+        if self.path is None:
+            return
+        folder = self._folder(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = text_io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        with replacing(folder / name, overwrite=True) as temporary:
+            temporary.write_text(stream.getvalue(), encoding="utf-8")
+
+    def about(self) -> dict[str, Any]:
+        """What this is a run of: two runs with the same of it are the same run, however long each goes on."""
+        planes = np.ascontiguousarray(np.concatenate([self.domain.A, self.domain.b[:, None]], axis=1))
+        model = {
+            key: value
+            for key, value in self.model.get_params().items()
+            if key not in ("n_jobs", "verbose", "random_state", "warm_start")
+        }
+        test = None
+        if self.test is not None:
+            test = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in self.test)).hexdigest()
+        return {
+            "domain": hashlib.sha256(planes.tobytes()).hexdigest(),
+            "names": list(self.names),
+            "oracle": self.oracle.fingerprint(),
+            "model": {"kind": type(self.model).__name__, **{key: repr(value) for key, value in model.items()}},
+            "criteria": dict(self.criteria or {}),
+            "initial": self.initial,
+            "per_round": self.per_round,
+            "temperature": list(self.temperatures),
+            "n_candidates": self.n_candidates,
+            "min_distance": self.min_distance,
+            "scale": self.lengths.tolist(),
+            "dynamic": self.dynamic,
+            "novelty": self.novelty,
+            "conserved": list(self.conserved),
+            "recency": self.recency,
+            "test": test,
+            "random_state": self.random_state,
+        }
+
+    @contextmanager
+    def _opened(self, shared: bool = False) -> Iterator[None]:
+        """The folder is made, or is found to be of this run; nobody else may work in it meanwhile."""
+        self.rows_, self.rounds_, self.model_, self._cold = Row.none(self.domain.dim), [], None, 0
+        if self.path is None:
+            yield
+            return
+        about = json.loads(json.dumps(plain(self.about())))
+        document = self.path / "run.json"
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise DataError(f"{self.path}: exists and is no folder; a run is a folder")
+            if document.exists():
+                self._same(document, about)
+            elif self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+                raise DataError(f"{self.path}: holds other things than a run; choose a new folder")
+            if shared:
+                yield
+                return
+            self.path.mkdir(parents=True, exist_ok=True)
+            with _locked(self.path):
+                if not document.exists():
+                    write_json(document, about)
+                yield
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be used as a folder of a run ({error.strerror or error})") from error
+
+    def _same(self, document: Path, about: dict[str, Any]) -> None:
+        try:
+            before = json.loads(document.read_text(encoding="utf-8"))
+        except (ValueError, UnicodeDecodeError) as error:
+            raise DataError(f"{document}: is damaged ({error})") from error
+        if not isinstance(before, dict):
+            raise DataError(f"{document}: is damaged: it holds no table of settings")
+        other = [key for key in {**about, **before} if about.get(key) != before.get(key)]
+        if other:
+            raise DataError(
+                f"{self.path}: is a run with another {' and '.join(sorted(other))}; a run goes on with the settings "
+                "that it began with: choose a new folder, or the old settings"
+            )
+
+
+def _mu(model: Any, x: FloatArray, T: FloatArray) -> FloatArray:
+    """Mean of the committee, (n, q); beyond what was trained on too, since that is what is asked."""
+    q = x.shape[1]
+    orders = [tuple(int(i == j) for j in range(q + 1)) for i in range(q)]
+    found = model.derivatives(x[:, 0] if q == 1 else x, T, orders)
+    return np.stack([np.asarray(found[order], dtype=np.float64) for order in orders], axis=1)
+
+
+def _summary(errors: FloatArray) -> dict[str, float | None]:
+    known = errors[np.isfinite(errors)]
+    if not len(known):
+        return {"median": None, "p95": None, "mean": None}
+    median, tail = np.quantile(known, [0.5, 0.95])
+    return {"median": float(median), "p95": float(tail), "mean": float(known.mean())}
+
+
+def _columns(rows: list[dict[str, str]], names: Sequence[str]) -> FloatArray:
+    try:
+        return np.array([[float(row[name]) for name in names] for row in rows]).reshape(len(rows), len(names))
+    except (KeyError, ValueError) as error:
+        raise DataError(f"a file of the run is damaged: {error}") from error
+
+
+def _table_of(result: Result, n: int, q: int) -> tuple[FloatArray, npt.NDArray[np.int64], list[str]]:
+    """What an oracle said, as numbers: x, mu, errors, F; NaN where it said nothing."""
+    nothing = np.full((n, q), np.nan)
+    error = nothing if result.mu_error is None else np.asarray(result.mu_error, dtype=np.float64)
+    energy = np.full(n, np.nan) if result.F is None else np.asarray(result.F, dtype=np.float64)
+    x, mu = np.asarray(result.x, dtype=np.float64), np.asarray(result.mu, dtype=np.float64)
+    for name, part, shape in (("x", x, (n, q)), ("mu", mu, (n, q)), ("mu_error", error, (n, q)), ("F", energy, (n,))):
+        if part.shape != shape:
+            raise DataError(f"the oracle answered {name} of shape {part.shape}, expected {shape}")
+    index = getattr(result, "index", None)
+    where = np.full(n, -1, np.int64) if index is None else np.asarray(index, dtype=np.int64)
+    values = np.concatenate([x, mu, error, energy[:, None]], axis=1)
+    return np.where(np.isfinite(values), values, np.nan), where, list(result.message)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time; the lock goes with the process."""
+    try:
+        import fcntl
+    except ImportError:  # a system without it
+        yield
+        return
+    with open(folder / ".lock", "a", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(f"{folder}: another process works on this run") from None
+        yield
+
+
+def errors_over_points(rounds: Sequence[Mapping[str, Any]], part: str = "test") -> dict[str, list[float]]:
+    """Points known and errors after each round.
+
+    Parameters
+    ----------
+    rounds : list of dict
+        ``ActiveLearning.rounds_``.
+    part : {"test", "train", "new"}
+
+    Returns
+    -------
+    dict
+        ``points``, ``median``, ``p95``, each as long as the rounds that have them.
+    """
+    have = [entry for entry in rounds if entry.get(part) and entry[part]["median"] is not None]
+    return {
+        "points": [entry["n_points"] for entry in have],
+        "median": [entry[part]["median"] for entry in have],
+        "p95": [entry[part]["p95"] if entry[part]["p95"] is not None else math.nan for entry in have],
+    }
