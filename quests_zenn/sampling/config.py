@@ -161,7 +161,13 @@ def from_config(
     asked = part("oracle")
     oracle = _oracle(asked, domain)
     asked.done()
-    model = _model(part("model"))
+    described = part("model")
+    tuning = {
+        "tune_at": described.take("tune_at", [], list),
+        "tune_trials": described.take("tune_trials", 12, int),
+        "tune_space": _space(described),
+    }
+    model = _model(described)
     criteria = content.get("criteria")
     if criteria is not None:
         if not isinstance(criteria, Mapping) or not criteria:
@@ -208,6 +214,7 @@ def from_config(
             random_state=seed,
             n_jobs=n_jobs,
             progress=progress,
+            **tuning,
             **settings,
         )
     except DataError as error:
@@ -279,6 +286,17 @@ def _here(command: Any, folder: Path) -> list[str]:
         str(folder / argument) if number and "{" not in argument and (folder / argument).is_file() else argument
         for number, argument in enumerate(arguments)
     ]
+
+
+def _space(part: Part) -> dict[str, list[Any]] | None:
+    """Choices for settings of the model; lists, which widths are, as tuples."""
+    given = part.take("tune_space", None, dict)
+    if given is None:
+        return None
+    for name, choices in given.items():
+        if not isinstance(choices, list) or not choices:
+            raise DataError(f"{part.where}: tune_space of [{part.name}] must have a list of choices for {name!r}")
+    return {name: [tuple(c) if isinstance(c, list) else c for c in choices] for name, choices in given.items()}
 
 
 def _model(part: Part) -> Any:

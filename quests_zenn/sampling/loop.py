@@ -41,7 +41,7 @@ from quests_zenn.sampling.oracles import Oracle, Result
 FloatArray = npt.NDArray[np.float64]
 
 #: What a random number is for; the second word of its seed, after that of the run.
-_INITIAL, _CANDIDATES, _PROPOSALS, _POINTS, _MODEL = range(5)
+_CANDIDATES, _PROPOSALS, _POINTS, _MODEL, _SEARCH = range(5)
 
 #: Data have grown by this factor since the last fit from random starts: it is time for another.
 GROWN = 2.0
@@ -162,6 +162,12 @@ class ActiveLearning:
         value.
     recency : float
         What a point counts less with each round that has passed since: 1 for nothing.
+    tune_at : sequence of int
+        Rounds in which the form of the model is searched for: see `quests_zenn.sampling.tuning.search`. It holds until
+        the next search.
+    tune_trials : int
+    tune_space : mapping of sequences, optional
+        Settings of the model and their choices.
     test : (x, T, mu), optional
         Points that are never trained on, by which every round is judged.
     folder : path, optional
@@ -209,6 +215,9 @@ class ActiveLearning:
     novelty: bool = True
     conserved: Sequence[int] = ()
     recency: float = 1.0
+    tune_at: Sequence[int] = ()
+    tune_trials: int = 12
+    tune_space: Mapping[str, Sequence[Any]] | None = None
     test: tuple[Any, Any, Any] | None = None
     folder: str | os.PathLike[str] | None = None
     random_state: int = 0
@@ -221,6 +230,8 @@ class ActiveLearning:
         whole_number(self.initial, "initial", 1)
         whole_number(self.per_round, "per_round", 1)
         whole_number(self.n_candidates, "n_candidates", 1)
+        whole_number(self.tune_trials, "tune_trials", 1)
+        self.tune_at = tuple(whole_number(number, "a round of tune_at", 0) for number in self.tune_at)
         whole_number(self.random_state, "random_state", 0)
         resolve_jobs(self.n_jobs)
         if not 0.0 < finite(self.recency, "recency") <= 1.0:
@@ -260,6 +271,7 @@ class ActiveLearning:
         self.model_: Any = None
         self.stopped_ = ""
         self._cold = 0
+        self._found: dict[str, Any] = {}
 
     def _checked_test(self, test: tuple[Any, Any, Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
         q = self.domain.dim
@@ -500,13 +512,16 @@ class ActiveLearning:
         rows = self.rows_
         good = rows.good
         count = int(good.sum())
-        cold = self.model_ is None or count >= GROWN * self._cold
+        searched = number in self.tune_at
+        if searched:
+            self._found = self._searched(number)
+        cold = self.model_ is None or searched or count >= GROWN * self._cold
         if cold:
             self._cold = count
         folder = None if self.path is None else self._folder(number) / "model"
         if folder is not None and folder.is_dir():
             return type(self.model).load(folder)
-        model: Any = clone(self.model) if cold else self.model_
+        model: Any = clone(self.model).set_params(**self._found) if cold else self.model_
         seed = int(self._rng(number, _MODEL).integers(0, 2**31 - 1))
         model.set_params(random_state=seed, n_jobs=self.n_jobs, verbose=False)
         model.set_params(warm_start=not cold)
@@ -532,6 +547,32 @@ class ActiveLearning:
             # what goes on is what a resumed run would read
             model = type(self.model).load(folder)
         return model
+
+    def _searched(self, number: int) -> dict[str, Any]:
+        """The form of the model that predicts best, from disk if it was found before."""
+        from quests_zenn.sampling.tuning import search
+
+        path = None if self.path is None else self._folder(number) / "settings.json"
+        if path is not None and path.exists():
+            try:
+                stored = json.loads(path.read_text(encoding="utf-8"))
+                return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+            except (ValueError, AttributeError) as error:
+                raise DataError(f"{path}: is damaged ({error})") from error
+        good = self.rows_.good
+        found = search(
+            self.model,
+            self.rows_.x[good],
+            self.rows_.T[good],
+            self.rows_.mu[good],
+            trials=self.tune_trials,
+            space=self.tune_space,
+            random_state=int(self._rng(number, _SEARCH).integers(0, 2**31 - 1)),
+            n_jobs=self.n_jobs,
+        )
+        if path is not None:
+            write_json(path, found, overwrite=True)
+        return found
 
     # measure ----------------------------------------------------------------------------------------------------------
 
@@ -636,6 +677,9 @@ class ActiveLearning:
             "novelty": self.novelty,
             "conserved": list(self.conserved),
             "recency": self.recency,
+            "tune_at": list(self.tune_at),
+            "tune_trials": self.tune_trials,
+            "tune_space": repr(self.tune_space),
             "test": test,
             "random_state": self.random_state,
         }
@@ -644,6 +688,7 @@ class ActiveLearning:
     def _opened(self, shared: bool = False) -> Iterator[None]:
         """The folder is made, or is found to be of this run; nobody else may work in it meanwhile."""
         self.rows_, self.rounds_, self.model_, self._cold = Row.none(self.domain.dim), [], None, 0
+        self._found = {}
         if self.path is None:
             yield
             return

@@ -125,6 +125,22 @@ def test_a_tolerance_ends_a_run_early() -> None:
     assert "within 1e+06" in run.stopped_
 
 
+def test_a_search_in_a_round_changes_the_form_of_the_model(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    more: dict[str, Any] = {"tune_at": [1], "tune_trials": 2, "tune_space": {"hidden": [(3,)]}}
+    run = learning(tmp_path / "run", **more).run()
+    assert run.model_.hidden == (3,)
+    assert IDNN.load(tmp_path / "run" / "rounds" / "0000" / "model").hidden == (4,)
+    found = json.loads((tmp_path / "run" / "rounds" / "0001" / "settings.json").read_text(encoding="utf-8"))
+    assert found == {"hidden": [3]}
+    import shutil
+
+    before = files(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "rounds" / "0002")
+    learning(tmp_path / "run", **more).run()
+    assert files(tmp_path / "run") == before
+
+
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
