@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from quests_zenn._core.checks import finite, one_of, positive, whole_number
 from quests_zenn.zenn import _jets
 from quests_zenn.zenn._jets import Orders
+from quests_zenn.zenn._polynomials import Polynomials
 
 if TYPE_CHECKING:
     import torch
@@ -88,6 +89,9 @@ class Design:
     n_atoms, coherence, gamma, boltzmann : float
         Atoms of a unit, units that mix coherently, bound of the fluctuation of entropy, k_B.
     x_centre, x_scale : tuple of float
+    inputs : dict or None
+        Polynomials of x that networks see in its place, as `Polynomials.to_dict` gives them; with their own units:
+    input_centre, input_scale : tuple of float
     T_centre, T_scale : float
         Units inside of the networks.
     energy_scale : float
@@ -130,6 +134,9 @@ class Design:
     taper: float = 1.0
     centres: dict[str, float] = field(default_factory=dict)
     widths: dict[str, float] = field(default_factory=dict)
+    inputs: dict[str, Any] | None = None
+    input_centre: tuple[float, ...] = ()
+    input_scale: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("n_configurations", "n_inputs"):
@@ -166,6 +173,23 @@ class Design:
         for name in ("explicit_temperature", "split", "convex"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false")
+        self._check_inputs()
+
+    def _check_inputs(self) -> None:
+        count = 0
+        if self.inputs is not None:
+            polynomials = Polynomials.from_dict(self.inputs)
+            if self.coordinate != "order" or self.convex:
+                raise ValueError("polynomials of x need coordinate='order', and networks that need not be convex in x")
+            if polynomials.n_inputs != self.n_inputs:
+                raise ValueError(f"x has {self.n_inputs} components, but the polynomials {polynomials.n_inputs}")
+            count = polynomials.n_outputs
+        if len(self.input_centre) != count or len(self.input_scale) != count:
+            raise ValueError("centres and scales must be as many as the polynomials")
+        for value in self.input_centre:
+            finite(value, "input_centre")
+        for value in self.input_scale:
+            positive(value, "input_scale")
 
     def blocks(self) -> list[Block]:
         """The blocks of z, in order."""
@@ -194,7 +218,7 @@ class Design:
             if self.split and self.explicit_temperature:
                 self._plain_blocks(add, "entropy_", k, 1)
         elif self.hidden:
-            self._plain_blocks(add, "", k * (2 if self.split else 1), self.n_inputs + self.explicit_temperature)
+            self._plain_blocks(add, "", k * (2 if self.split else 1), self.n_fed + self.explicit_temperature)
         return made
 
     def _plain_blocks(self, add: Callable[..., None], names: str, groups: int, width: int) -> None:
@@ -225,6 +249,11 @@ class Design:
                 mean = math.log(math.expm1(1.0 / width))
                 add(f"convex_positive_{tag}", (k, width, out), mean, 1.0, learned=False)
             width = out
+
+    @property
+    def n_fed(self) -> int:
+        """What networks see of x: its components, or polynomials of them."""
+        return self.n_inputs if self.inputs is None else len(self.input_centre)
 
     @property
     def n_parameters(self) -> int:
@@ -327,6 +356,7 @@ class Parts:
     def __init__(self, design: Design) -> None:
         self.design = design
         self.blocks = design.blocks()
+        self.polynomials = None if design.inputs is None else Polynomials.from_dict(design.inputs)
 
     def free_energies(
         self, view: View, orders: Orders, x: torch.Tensor, T: torch.Tensor, entropies: bool = False
@@ -442,7 +472,11 @@ class Parts:
 
         d = self.design
         k = d.n_configurations
-        scaled = torch.stack([_shifted(x[..., i], -d.x_centre[i]) / d.x_scale[i] for i in range(d.n_inputs)], dim=-1)
+        if self.polynomials is None:
+            seen, centre, scale = x, d.x_centre, d.x_scale
+        else:
+            seen, centre, scale = self.polynomials.jets(orders, x), d.input_centre, d.input_scale
+        scaled = torch.stack([_shifted(seen[..., i], -centre[i]) / scale[i] for i in range(d.n_fed)], dim=-1)
         heat = (_shifted(T, -d.T_centre) / d.T_scale)[..., None]
         if d.convex:
             energy = self._convex(view, orders, scaled, heat)

@@ -24,6 +24,7 @@ from quests_zenn.io.outputs import check_output
 from quests_zenn.zenn import _mixture
 from quests_zenn.zenn._jets import Orders
 from quests_zenn.zenn._parts import BOLTZMANN, ENERGIES, GPA, THERMALS, Design, Parts, View, rungs
+from quests_zenn.zenn._polynomials import Polynomials
 from quests_zenn.zenn._problem import Problem, Rows, one_thread
 from quests_zenn.zenn._rows import as_numbers, as_points, as_temperatures, make_rows, relative_to, what_is_known
 from quests_zenn.zenn._train import Progress, Settings, Trained, Trainer
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     import torch
 
 FloatArray = npt.NDArray[np.float64]
+
+#: What networks see of x.
+Inputs = None | Polynomials | str | os.PathLike[str] | Sequence[Any]
 
 #: Points evaluated at a time.
 EVALUATED = 512
@@ -67,6 +71,7 @@ class FreeEnergyModel(BaseEstimator):
 
     # what a subclass sets in its __init__, as scikit-learn has it
     coordinate: str
+    inputs: Inputs
     n_members: int
     n_starts: int | None
     n_atoms: float
@@ -198,6 +203,7 @@ class FreeEnergyModel(BaseEstimator):
 
     def _check_settings(self) -> None:
         one_of(self.coordinate, "coordinate", ("volume", "order"))
+        self._check_inputs()
         whole_number(self.n_members, "n_members", 1)
         if self.n_starts is not None:
             whole_number(self.n_starts, "n_starts", self.n_members)
@@ -213,6 +219,31 @@ class FreeEnergyModel(BaseEstimator):
         if not 0.0 <= finite(self.validation_fraction, "validation_fraction") <= 0.5:
             raise ValueError(f"validation_fraction must lie between 0 and 0.5, got {self.validation_fraction!r}")
         resolve_jobs(self.n_jobs)
+
+    def _check_inputs(self) -> None:
+        if self.inputs is None or self.inputs == "x":
+            return
+        if self.coordinate != "order":
+            raise ValueError("inputs, polynomials of x, need coordinate='order'")
+        if self.convexity == "construction":
+            raise ValueError(
+                "convexity='construction' needs inputs=None: what is convex in polynomials need not be in x"
+            )
+        if not isinstance(self.inputs, Polynomials | str | os.PathLike | Sequence):
+            raise ValueError(
+                f"inputs must be None, 'x', Polynomials, a file of them or a list of expressions, got {self.inputs!r}"
+            )
+
+    def _polynomials(self, q: int) -> Polynomials | None:
+        """What networks see in place of the q components of x; None for x itself."""
+        given = self.inputs
+        if given is None or given == "x":
+            return None
+        if isinstance(given, Polynomials):
+            if given.n_inputs != q:
+                raise DataError(f"x has {q} columns, but inputs are polynomials of {given.n_inputs} variables")
+            return given
+        return Polynomials.read(given, q) if isinstance(given, str | os.PathLike) else Polynomials.parse(given, q)
 
     def _seed(self, checkpoint: str | os.PathLike[str] | None) -> int:
         drawn = self.random_state is None or isinstance(self.random_state, np.random.Generator)
@@ -274,8 +305,7 @@ class FreeEnergyModel(BaseEstimator):
         """The form of the model with its units and priors, a first guess of the noise, and what a single equation of
         state gives for the priors."""
         energy, thermal, hidden, explicit = self._form()
-        low, high = rows.x.min(0), rows.x.max(0)
-        span = np.where(high > low, high - low, 1.0)
+        low, high, span = _ranges(rows.x)
         T_low, T_high = float(rows.T.min()), float(rows.T.max())
         explicit = explicit and T_high > T_low
         scale = self._energy_scale(rows, span)
@@ -295,6 +325,7 @@ class FreeEnergyModel(BaseEstimator):
             T_scale=max(T_high - T_low, 1e-3 * T_high) / 2,
             energy_scale=scale,
             correction=scale,
+            **self._seen(rows.x),
         )
         if energy == "network":
             noise = {kind: 0.1 * _spread(values) for kind, values in rows.targets.items()}
@@ -335,6 +366,19 @@ class FreeEnergyModel(BaseEstimator):
         if design.n_configurations > 1:
             design = replace(design, ladder=LADDER * mixing)
         return design, noise, found
+
+    def _seen(self, x: FloatArray) -> dict[str, Any]:
+        """What networks see in place of x, as in `Design`."""
+        polynomials = self._polynomials(x.shape[1])
+        if polynomials is None:
+            return {}
+        values = polynomials(x)
+        low, high, span = _ranges(values)
+        return {
+            "inputs": polynomials.to_dict(),
+            "input_centre": tuple(((low + high) / 2).tolist()),
+            "input_scale": tuple((span / 2).tolist()),
+        }
 
     def _energy_scale(self, rows: Rows, span: FloatArray) -> float:
         """How far energies spread, from whatever is given."""
@@ -748,6 +792,8 @@ class FreeEnergyModel(BaseEstimator):
         design["gamma"] = None if math.isinf(design["gamma"]) else design["gamma"]
         settings = self.get_params(deep=False)
         settings["random_state"] = self.seed_
+        if isinstance(self.inputs, Polynomials) or (self.inputs != "x" and isinstance(self.inputs, str | os.PathLike)):
+            settings["inputs"] = design["inputs"]  # files may be gone by the time that the model is read
         for name, value in settings.items():
             if isinstance(value, float) and math.isinf(value):
                 settings[name] = "inf"
@@ -805,12 +851,15 @@ class FreeEnergyModel(BaseEstimator):
         widths = settings.get("hidden")
         if isinstance(widths, list):
             settings["hidden"] = tuple(widths)
+        inputs: Any = settings.get("inputs")
+        if isinstance(inputs, dict):
+            settings["inputs"] = Polynomials.from_dict(inputs)
         model = cls(**settings)
         model._check_settings()
         design = dict(document["design"])
         design["gamma"] = math.inf if design["gamma"] is None else float(design["gamma"])
-        for name in ("hidden", "x_centre", "x_scale"):
-            design[name] = tuple(design[name])
+        for name in ("hidden", "x_centre", "x_scale", "input_centre", "input_scale"):
+            design[name] = tuple(design.get(name, ()))  # models of before polynomials have none
         model.design_ = Design(**design)
         one_of(model.design_.energy, "energy", ENERGIES)
         one_of(model.design_.thermal, "thermal", THERMALS)
@@ -860,6 +909,10 @@ class ZENN(FreeEnergyModel):
         Vibrations; "auto" is Debye's solid for volumes, else none. Without them the networks see T.
     hidden : "auto" or tuple of int
         Widths of the hidden layers of the networks: (8,) beside an equation of state, else (8, 8); () for no networks.
+    inputs : None, "x", Polynomials, path or list of str
+        What networks see of x, for other coordinates than volumes: x itself (None, or "x"), or polynomials of x, so
+        that F has every symmetry that they have (see `Polynomials.parse` for expressions, `Polynomials.read` for
+        files).
     n_atoms : float
         Atoms of the unit that x, F, U and S refer to (an atom, or a cell): the vibrations are those of so many.
     coherence : float
@@ -924,6 +977,7 @@ class ZENN(FreeEnergyModel):
         energy: str = "auto",
         thermal: str = "auto",
         hidden: str | tuple[int, ...] = "auto",
+        inputs: Inputs = None,
         n_atoms: float = 1,
         coherence: float = 1.0,
         gamma: float = math.inf,
@@ -947,6 +1001,7 @@ class ZENN(FreeEnergyModel):
         self.energy = energy
         self.thermal = thermal
         self.hidden = hidden
+        self.inputs = inputs
         self.n_atoms = n_atoms
         self.coherence = coherence
         self.gamma = gamma
@@ -1035,6 +1090,7 @@ class DNN(FreeEnergyModel):
         energy: str = "auto",
         thermal: str = "auto",
         hidden: str | tuple[int, ...] = "auto",
+        inputs: Inputs = None,
         n_atoms: float = 1,
         boltzmann: float = BOLTZMANN,
         convexity: float | str = 0.0,
@@ -1055,6 +1111,7 @@ class DNN(FreeEnergyModel):
         self.energy = energy
         self.thermal = thermal
         self.hidden = hidden
+        self.inputs = inputs
         self.n_atoms = n_atoms
         self.boltzmann = boltzmann
         self.convexity = convexity
@@ -1116,6 +1173,7 @@ class IDNN(DNN):
         energy: str = "network",
         thermal: str = "none",
         hidden: str | tuple[int, ...] = (32, 32),
+        inputs: Inputs = None,
         n_atoms: float = 1,
         boltzmann: float = BOLTZMANN,
         convexity: float | str = 0.0,
@@ -1137,6 +1195,7 @@ class IDNN(DNN):
             energy=energy,
             thermal=thermal,
             hidden=hidden,
+            inputs=inputs,
             n_atoms=n_atoms,
             boltzmann=boltzmann,
             convexity=convexity,
@@ -1175,8 +1234,17 @@ def _form(model: Any) -> tuple[str, str, tuple[int, ...], bool]:
 
 def _same_form(a: Design, b: Design) -> bool:
     """Whether parameters of one mean the same in the other, apart from the units inside."""
-    units = ("x_centre", "x_scale", "T_centre", "T_scale", "energy_scale", "correction", "centres", "widths")
+    units = (
+        *("x_centre", "x_scale", "input_centre", "input_scale", "T_centre", "T_scale"),
+        *("energy_scale", "correction", "centres", "widths"),
+    )
     return all(value == getattr(b, name) for name, value in vars(a).items() if name not in units)
+
+
+def _ranges(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Lowest, highest, and the span by column, 1 where it is zero."""
+    low, high = values.min(0), values.max(0)
+    return low, high, np.where(high > low, high - low, 1.0)
 
 
 def _spread(values: FloatArray) -> float:

@@ -39,6 +39,18 @@ ORDER: dict[str, Any] = {
     "explicit_temperature": True,
 }
 
+#: Networks that see x_1^2, x_0 x_1^2 and x_0^3 - 2 x_0.
+INPUTS: dict[str, Any] = {
+    "inputs": {
+        "names": ["a", "b", "c"],
+        "exponents": [[0, 2], [1, 2], [1, 0], [3, 0]],
+        "coefficients": [1.0, 1.0, -2.0, 1.0],
+        "outputs": [0, 1, 2, 2],
+    },
+    "input_centre": (0.3, 0.0, -0.1),
+    "input_scale": (0.8, 1.1, 2.0),
+}
+
 #: Every form that a model can have.
 DESIGNS: dict[str, Design] = {
     "birch-murnaghan and debye": Design(3, hidden=(4,), **VOLUME),
@@ -55,6 +67,8 @@ DESIGNS: dict[str, Design] = {
     "order": Design(3, **ORDER),
     "order, bound": Design(3, gamma=2.0, coherence=2.0, **ORDER),
     "order, one": Design(1, split=False, **ORDER),
+    "order, polynomials": Design(3, **ORDER, **INPUTS),
+    "order, one, polynomials": Design(1, split=False, **ORDER, **INPUTS),
     "order, one temperature": Design(2, **{**ORDER, "explicit_temperature": False}),
     "convex": Design(2, convex=True, **ORDER),
     "convex, one temperature": Design(2, convex=True, **{**ORDER, "explicit_temperature": False}),

@@ -106,12 +106,24 @@ def convex_network(x: Sequence[float], heat: float | None, p: dict[str, Any], k:
     return h[0]
 
 
+def polynomials(given: dict[str, Any], x: Sequence[float]) -> list[float]:
+    """Sums of products of powers."""
+    found = [0.0] * len(given["names"])
+    for powers, factor, j in zip(given["exponents"], given["coefficients"], given["outputs"], strict=True):
+        found[j] += factor * math.prod(v**p for v, p in zip(x, powers, strict=True))
+    return found
+
+
 def configuration(design: Any, p: dict[str, Any], k: int, x: Sequence[float], T: float) -> tuple[float, float]:
     """F_k (eV) and the intrinsic entropy S_k (eV/K) of configuration k, F_k = E_k - T S_k.
 
     `design` names the form; `p` holds the values of parameters by name.
     """
-    scaled = [(v - c) / s for v, c, s in zip(x, design.x_centre, design.x_scale, strict=True)]
+    if design.inputs is None:
+        seen, centre, scale = list(x), design.x_centre, design.x_scale
+    else:
+        seen, centre, scale = polynomials(design.inputs, x), design.input_centre, design.input_scale
+    scaled = [(v - c) / s for v, c, s in zip(seen, centre, scale, strict=True)]
     heat = (T - design.T_centre) / design.T_scale
     free, root, entropy = 0.0, 0.0, 0.0
     if design.energy != "network":
