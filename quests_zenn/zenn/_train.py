@@ -41,6 +41,10 @@ NOISE_FLOOR = 1e-9
 #: Rounds of L-BFGS, with a look at the noise after each.
 ROUNDS = 4
 
+#: Rows that the noise of a component of mu is worth before it is learned, in proportion to the first guesses. With few
+#: rows a model can meet one component exactly, at the cost of all others.
+ALIKE = 30.0
+
 #: Rows of a kind from which its noise is learned.
 LEAST_TO_LEARN = 8
 
@@ -113,6 +117,8 @@ class Trainer:
         A file in which the state is kept from time to time, and from which an interrupted fit goes on.
     start : tensor or None
         (M, P) parameters to start from, in place of random ones.
+    learned : dict of float or None
+        Noise that was learned with `start`, to begin with.
     """
 
     def __init__(
@@ -126,6 +132,7 @@ class Trainer:
         checkpoint: Path | None = None,
         start: torch.Tensor | None = None,
         progress: Progress | None = None,
+        learned: dict[str, float] | None = None,
     ) -> None:
         import torch
 
@@ -140,6 +147,7 @@ class Trainer:
         many = start is None and self.small
         self.starts = max(self.members, settings.n_starts) if many else self.members
         self.first_noise = {kind: (noise or {}).get(kind, 1.0) for kind in self.kinds}
+        self.learned = None if start is None else {**self.first_noise, **(learned or {})}
         rng = np.random.default_rng(seed)
         size, count = design.n_parameters, len(rows)
         spread = np.concatenate([np.full(block.size, block.spread) for block in self.blocks])
@@ -184,6 +192,7 @@ class Trainer:
             "settings": asdict(self.settings),
             "seed": self.seed,
             "noise": self.first_noise,
+            "learned": self.learned,
         }
         digest.update(json.dumps(described, sort_keys=True).encode())
         digest.update(self.z0.numpy().tobytes())
@@ -267,6 +276,8 @@ class Trainer:
         )
         self.began = time.monotonic() - state.seconds
         with one_thread(), Workers(self.jobs) as self.workers:
+            if self.learned is not None and state.stage == "screen":
+                state.noise = self._noise_of_start(state)
             self.problem.by_logarithm = True
             if state.stage == "adam":
                 self._adam(state)
@@ -274,6 +285,20 @@ class Trainer:
                 self._screen(state)
             self.problem.by_logarithm = False
             return self._damped(state) if self.small else self._quasi_newton(state)
+
+    def _noise_of_start(self, state: _State) -> dict[str, float]:
+        """What was learned before, unless new rows say more: noise grows slowly, and would hold on to old rows."""
+        assert self.learned is not None
+        state.noise = {kind: self.learned[kind] for kind in self.kinds}
+        sums = self._sums(state, state.tensors["z"], False, still=True)
+        found = {}
+        for kind in self.kinds:
+            count = float((self.problem.root_weight**2 * self.problem.known[kind]).sum())
+            ratio = float((sums.squares[kind] / max(count, 1e-300)).median())
+            found[kind] = self.learned[kind] * min(
+                max(1.0, math.sqrt(ratio)), max(1.0, self.first_noise[kind] / self.learned[kind])
+            )
+        return found
 
     def _scales(self, state: _State) -> dict[str, torch.Tensor]:
         import torch
@@ -469,6 +494,7 @@ class Trainer:
         count = max(1, (members + 1) // 2)
         speak = torch.argsort(sums.cost, stable=True)[:count] if still else torch.arange(members)
         seen = sum(float(self.problem.known[kind].sum()) for kind in self.kinds)
+        ratios: dict[str, float] = {}
         for kind in self.kinds:
             # a row or two can always be met: their noise stays what it was taken for
             if kind in self.problem.errors or int(self.problem.known[kind].sum()) < LEAST_TO_LEARN:
@@ -476,7 +502,9 @@ class Trainer:
             weight = self.problem.root_weight**2 * self.problem.known[kind]
             shown = weight.sum().expand(members) if still else (weight * self.train).sum(-1)
             share = (1.0 - bound / seen).clamp(min=0.1)
-            ratio = float((sums.squares[kind] / (shown * share).clamp(min=1e-300))[speak].median())
+            ratios[kind] = float((sums.squares[kind] / (shown * share).clamp(min=1e-300))[speak].median())
+        self._keep_alike(state, ratios)
+        for kind, ratio in ratios.items():
             previous = state.noise[kind]
             floor = NOISE_FLOOR * self.first_noise[kind]
             # slow to grow: while a fit is far from its end, residuals are not noise
@@ -492,6 +520,17 @@ class Trainer:
                 held = float(block.size)
                 state.precision[i] = (len(speak) * block.size + held) / (squares + held)
         return sums
+
+    def _keep_alike(self, state: _State, ratios: dict[str, float]) -> None:
+        """Draw the noise of each component of mu towards their mean, in units of the first guesses."""
+        alike = [kind for kind in ratios if kind.startswith("mu_")]
+        if len(alike) < 2:
+            return
+        unit = {kind: (state.noise[kind] / self.first_noise[kind]) ** 2 for kind in alike}
+        common = sum(unit[kind] * ratios[kind] for kind in alike) / len(alike)
+        for kind in alike:
+            n = float(self.problem.known[kind].sum())
+            ratios[kind] = (ALIKE * common / unit[kind] + n * ratios[kind]) / (ALIKE + n)
 
     def _quasi_newton(self, state: _State) -> Trained:
         """L-BFGS (Liu and Nocedal, Math. Program. 45, 503 (1989)) for models too large for the damped steps.

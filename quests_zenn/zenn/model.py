@@ -177,11 +177,11 @@ class FreeEnergyModel(BaseEstimator):
         with _bar(progress, self.verbose) as told:
             design, noise, first = self._design(rows, seed, told)
             settings = self._settings(design)
-            start = None
+            start, learned = None, None
             if previous is not None and len(previous) == self.n_members and _same_form(design, self.design_):
                 # units inside, and centres of priors, stay those that the parameters mean
                 design, start, settings = self.design_, previous, replace(settings, adam_steps=0)
-                noise = {**noise, **self.noise_}
+                learned = self.noise_
             trainer = Trainer(
                 design,
                 rows,
@@ -192,6 +192,7 @@ class FreeEnergyModel(BaseEstimator):
                 None if checkpoint is None else Path(checkpoint),
                 start,
                 told,
+                learned,
             )
             trained = trainer.run()
         if not all(math.isfinite(cost) for cost in trained.cost):

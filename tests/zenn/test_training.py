@@ -18,7 +18,7 @@ pytest.importorskip("safetensors")
 
 from handmade import VOLUME  # noqa: E402
 
-from quests_zenn.zenn import _train  # noqa: E402
+from quests_zenn.zenn import IDNN, _train  # noqa: E402
 from quests_zenn.zenn._files import read_tensors, write_tensors  # noqa: E402
 from quests_zenn.zenn._parts import Design  # noqa: E402
 from quests_zenn.zenn._problem import Rows  # noqa: E402
@@ -396,3 +396,43 @@ def test_members_are_looked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "_found_again", watched)
     fit.run()
     assert len(seen) == 2
+
+
+def potentials() -> tuple[np.ndarray, np.ndarray]:
+    """Twelve rows of mu of two components with noise of 2 meV: fewer numbers than the network has weights."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1.0, 1.0, (12, 2))
+    mu = np.stack([0.4 * x[:, 0] * (x[:, 0] ** 2 - 0.25), 0.3 * x[:, 1] ** 3], axis=1)
+    return x, mu + 2e-3 * rng.normal(size=mu.shape)
+
+
+@pytest.mark.filterwarnings("ignore:the fit explains next to nothing")
+def test_with_few_rows_no_component_of_mu_is_met_at_the_cost_of_others() -> None:
+    x, mu = potentials()
+    how: dict[str, Any] = {"hidden": (8,), "n_members": 2, "max_iterations": 40, "n_jobs": 1, "verbose": False}
+    for seed in range(3):
+        model = IDNN(random_state=seed, **how).fit(x, 300.0, mu=mu)
+        first, second = model.noise_["mu_0"] / mu[:, 0].std(), model.noise_["mu_1"] / mu[:, 1].std()
+        assert 0.5 < first / second < 2.0
+
+
+def test_with_many_rows_each_component_of_mu_has_its_own_noise() -> None:
+    """2 and 20 meV."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1.0, 1.0, (400, 2))
+    mu = np.stack([0.3 * x[:, 0], 0.3 * x[:, 1]], axis=1) + rng.normal(size=(400, 2)) * [2e-3, 2e-2]
+    how: dict[str, Any] = {"hidden": (3,), "n_members": 2, "max_iterations": 60, "n_jobs": 1, "verbose": False}
+    model = IDNN(random_state=0, **how).fit(x, 300.0, mu=mu)
+    assert model.noise_["mu_1"] == pytest.approx(2e-2, rel=0.15)
+    # drawn towards the other a little: thirty rows' worth
+    assert 1.8e-3 < model.noise_["mu_0"] < 6e-3
+
+
+@pytest.mark.filterwarnings("ignore:the fit explains next to nothing")
+def test_a_warm_start_does_not_hold_on_to_noise_that_was_too_small() -> None:
+    x, mu = potentials()
+    how: dict[str, Any] = {"hidden": (4,), "n_members": 2, "max_iterations": 20, "n_jobs": 1, "verbose": False}
+    model = IDNN(random_state=0, **how).fit(x[:6], 300.0, mu=mu[:6])
+    model.noise_ = dict.fromkeys(model.noise_, 1e-12)
+    model.set_params(warm_start=True, max_iterations=40).fit(x, 300.0, mu=mu)
+    assert all(noise > 1e-4 for noise in model.noise_.values())
