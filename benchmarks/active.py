@@ -105,9 +105,9 @@ def lco_domain() -> Polytope:
 
 
 def lco_model(data: Measured, quick: bool) -> IDNN:
-    """The default of the class, with invariant inputs; a committee of three in the curves, which are many."""
+    """One narrow layer that sees the invariants; a committee of three in the curves, which are many."""
     more: dict[str, Any] = {"max_iterations": 4} if quick else {}
-    return IDNN(inputs=data.inputs, n_members=3, verbose=False, **more)
+    return IDNN(hidden=(16,), inputs=data.inputs, n_members=3, verbose=False, **more)
 
 
 def judged(mu: Array, predicted: Array, spread: Array, regions: dict[str, Any]) -> Row:
