@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import re
@@ -898,13 +899,20 @@ def test_wrong_usage_and_bad_input() -> None:
         refused(sentence, *args)
 
 
-def grow(path: Path, content: bytes, seconds: float, rng: np.random.Generator) -> None:
-    """Append pieces of any size, as a buffered writer does."""
-    pieces = np.sort(rng.integers(0, len(content), 40)).tolist()
+def grow(path: Path, content: bytes, after: list[threading.Event], rng: np.random.Generator) -> None:
+    """Append pieces of any size, as a buffered writer does; the piece i of the whole waits for the event i."""
+    ends = np.linspace(0, len(content), len(after) + 1).astype(int)
     with open(path, "ab", buffering=0) as stream:
-        for first, last in zip([0, *pieces], [*pieces, len(content)], strict=True):
-            stream.write(content[first:last])
-            time.sleep(seconds / len(pieces))
+        for start, stop, event in zip(ends[:-1], ends[1:], after, strict=True):
+            event.wait()
+            pieces = [int(start), *np.sort(rng.integers(start, stop, 6)).tolist(), int(stop)]
+            for first, last in itertools.pairwise(pieces):
+                stream.write(content[first:last])
+                time.sleep(0.1)
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 @pytest.mark.slow
@@ -919,20 +927,24 @@ def test_killed_at_random_moments_while_the_file_grows(every: tuple[str, ...], h
     run("whole/growing.xyz", *FOLLOW, *every, "-o", "undisturbed.xyz", status=FOUND)
     expected = Path("undisturbed.xyz").read_bytes()
     command = [SCRIPT, "filter", "growing.xyz", *GIVEN, "--follow", *every, "-o", "flagged.xyz"]
-    writer = threading.Thread(target=grow, args=(here / "growing.xyz", content, 12.0, rng))
+    runs = 8  # the file grows with the runs, not with the clock: a loaded machine only takes longer
+    ready = [threading.Event() for _ in range(runs)]
+    writer = threading.Thread(target=grow, args=(here / "growing.xyz", content, ready, np.random.default_rng(6)))
     writer.start()
-    killed, sizes = 0, set()
-    while writer.is_alive():
+    sizes = {size(here / "flagged.xyz")}
+    for i in range(runs):
+        ready[i].set()
         process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        time.sleep(float(rng.uniform(0.6, 2.2)))
+        known, patience = size(here / "flagged.xyz"), time.monotonic() + 120.0
+        while i % 2 and size(here / "flagged.xyz") == known < len(expected) and time.monotonic() < patience:
+            time.sleep(0.01)  # every second run is killed when it writes, or soon after; the others at any moment
+        time.sleep(float(rng.uniform(0.0, 0.5) if i % 2 else rng.uniform(0.3, 2.5)))
         process.send_signal(signal.SIGKILL)
         _, err = process.communicate()
         assert process.returncode == -signal.SIGKILL, err
-        killed += 1
-        sizes.add(os.path.getsize("flagged.xyz") if os.path.exists("flagged.xyz") else 0)
+        sizes.add(size(here / "flagged.xyz"))
     writer.join()
     ended = subprocess.run([*map(str, command), "--idle", "0.5"], capture_output=True, text=True, check=False)
     assert ended.returncode == FOUND, ended.stderr
     assert Path("flagged.xyz").read_bytes() == expected
-    assert killed >= 4
     assert len(sizes) > 2, "no run wrote anything before it was killed"
