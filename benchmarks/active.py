@@ -31,7 +31,7 @@ from zenn import several
 from quests_zenn.sampling import ActiveLearning, Polytope
 from quests_zenn.sampling.criteria import DEFAULT_CRITERIA
 from quests_zenn.sampling.oracles import FunctionOracle, PoolOracle
-from quests_zenn.zenn import IDNN
+from quests_zenn.zenn import IDNN, IdealMixing
 from quests_zenn.zenn._polynomials import Polynomials
 
 Array = npt.NDArray[np.float64]
@@ -60,13 +60,15 @@ STRATEGIES: dict[str, dict[str, float]] = {
 class Measured:
     """The Monte Carlo rows of layered LixCoO2: a pool to buy from, rows held out, regions of both."""
 
-    def __init__(self, path: Path, transforms: Path) -> None:
+    def __init__(self, path: Path, transforms: Path, sublattices: Path) -> None:
         rows = np.genfromtxt(path, delimiter=",", names=True)
         self.x = np.stack([rows[f"eta_{i}"] for i in range(7)], axis=1)
         self.mu = np.stack([rows[f"mu_{i}"] for i in range(7)], axis=1)
         order = np.random.default_rng(2024).permutation(len(self.x))
         self.held, self.pool = order[:HELD_OUT], order[HELD_OUT:]
         self.inputs = Polynomials.read(transforms)
+        self.Q = np.loadtxt(sublattices)
+        self.ideal = IdealMixing.sublattices(self.Q, 7)
         self.spread = self.mu[self.pool].std(0)
 
     def regions(self) -> dict[str, npt.NDArray[np.bool_]]:
@@ -92,22 +94,13 @@ def real_data() -> Measured | None:
     if None in paths:
         print("lco_mc.csv is not in QUESTS_ZENN_DATA: what needs it is left out")
         return None
-    assert paths[0] is not None
-    assert paths[1] is not None
-    return Measured(paths[0], paths[1])
+    return Measured(*(path for path in paths if path is not None))
 
 
-def lco_domain() -> Polytope:
-    """Order parameters whose sublattice occupations lie between 0 and 1."""
-    path = data_file("lco_Q.txt")
-    assert path is not None
-    return Polytope.from_sublattices(np.loadtxt(path), 7)
-
-
-def lco_model(data: Measured, quick: bool) -> IDNN:
-    """One narrow layer that sees the invariants; a committee of three in the curves, which are many."""
-    more: dict[str, Any] = {"max_iterations": 4} if quick else {}
-    return IDNN(hidden=(16,), inputs=data.inputs, n_members=3, verbose=False, **more)
+def lco_model(data: Measured, quick: bool, ideal: bool = True) -> IDNN:
+    """Ideal mixing and one narrow layer that sees the invariants; a committee of three, as curves are many."""
+    settings = {"hidden": (16,), "n_members": 3, "verbose": False, "max_iterations": 4 if quick else 40}
+    return IDNN(inputs=data.inputs, ideal=data.ideal if ideal else None, **settings)
 
 
 def judged(mu: Array, predicted: Array, spread: Array, regions: dict[str, Any]) -> Row:
@@ -135,7 +128,7 @@ def part_lco(size: Row, store: Store) -> None:
     data = real_data()
     if data is None:
         return
-    domain, regions = lco_domain(), data.regions()
+    domain, regions = Polytope.from_sublattices(data.Q, 7), data.regions()
     x, mu = data.x[data.held], data.mu[data.held]
     total = 80 if size["quick"] else TOTAL
     for seed in range(size["seeds"]):
@@ -175,15 +168,16 @@ def part_lco(size: Row, store: Store) -> None:
                 found = judged(mu, model.potential(x), data.spread, regions)
                 return {**found, "terms": model.terms, "form": model.form}
 
-            def network(seed: int = seed, count: int = count) -> Row:
+            def network(ideal: bool, seed: int = seed, count: int = count) -> Row:
                 rows = data.pool[np.random.default_rng(seed).permutation(len(data.pool))[:count]]
-                model = lco_model(data, size["quick"]).set_params(random_state=seed, n_jobs=size["jobs"])
+                model = lco_model(data, size["quick"], ideal).set_params(random_state=seed, n_jobs=size["jobs"])
                 model.fit(data.x[rows], 300.0, mu=data.mu[rows])
                 return judged(mu, mu_of(model, x), data.spread, regions)
 
             if count < len(data.pool) or seed < size["few"]:
                 store(ridge, task="rows", model="ridge", count=count, seed=seed)
-                store(network, task="rows", model="IDNN", count=count, seed=seed)
+                for ideal, name in ((True, "IDNN"), (False, "IDNN, nothing ideal")):
+                    store(lambda n=network, i=ideal: n(i), task="rows", model=name, count=count, seed=seed)
     store.content["noise"] = data.spread.tolist()
     store.write()
 
@@ -337,7 +331,7 @@ def part_speed(size: Row, store: Store) -> None:
         return
 
     def make() -> Row:
-        domain = lco_domain()
+        domain = Polytope.from_sublattices(data.Q, 7)
         model = lco_model(data, size["quick"]).set_params(n_members=5)
         pool = PoolOracle(data.x[data.pool], data.mu[data.pool])
 

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from quests_zenn._core.checks import finite, one_of, positive, whole_number
 from quests_zenn.zenn import _jets
 from quests_zenn.zenn._jets import Orders
@@ -37,8 +40,8 @@ class Block:
     """A stretch of z that belongs together: one kind of parameter of all configurations.
 
     `shape` is (K,) for scalars, (G, in, out) for weights, (G, out) for biases; `learned` says whether the width of its
-    prior is learned, `step` by how much the mean rises from one configuration to the next, and `taper` how much
-    narrower the prior is off the ground.
+    prior is learned (`by_input`, `by_group`: a width for each input of a layer, for each group), `step` by how much the
+    mean rises from one configuration to the next, and `taper` how much narrower the prior is off the ground.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Block:
     spread: float = 0.5
     step: float = 0.0
     taper: float = 1.0
+    by_input: bool = False
+    by_group: bool = False
     first: int = 0
 
     @property
@@ -58,6 +63,15 @@ class Block:
     @property
     def stop(self) -> int:
         return self.first + self.size
+
+    def stretches(self) -> list[npt.NDArray[np.int64]]:
+        """Indices of parameters that share the width of a prior."""
+        every = np.arange(self.first, self.stop).reshape(self.shape)
+        groups = list(every) if self.by_group else [every]
+        if not self.by_input:
+            return [group.reshape(-1) for group in groups]
+        # the axis of the inputs is the last but one
+        return [group[..., i, :].reshape(-1) for group in groups for i in range(self.shape[1])]
 
     def scales(self) -> float | torch.Tensor:
         """Of all parameters, or (K,) of each configuration."""
@@ -92,6 +106,10 @@ class Design:
     inputs : dict or None
         Polynomials of x that networks see in its place, as `Polynomials.to_dict` gives them; with their own units:
     input_centre, input_scale : tuple of float
+    gains : tuple of float
+        Where F depends on some of its arguments far less than on others, there are two networks. The first sees these
+        arguments times their gains, at most 1 (empty: there is one network); what the second adds is smaller by
+    fine : float
     T_centre, T_scale : float
         Units inside of the networks.
     energy_scale : float
@@ -137,6 +155,8 @@ class Design:
     inputs: dict[str, Any] | None = None
     input_centre: tuple[float, ...] = ()
     input_scale: tuple[float, ...] = ()
+    gains: tuple[float, ...] = ()
+    fine: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("n_configurations", "n_inputs"):
@@ -190,6 +210,11 @@ class Design:
             finite(value, "input_centre")
         for value in self.input_scale:
             positive(value, "input_scale")
+        positive(self.fine, "fine")
+        for value in self.gains:
+            positive(value, "gains")
+        if self.gains and (self.split or self.convex or len(self.gains) != self.n_fed):
+            raise ValueError("gains must be as many as the inputs, and need a single free energy")
 
     def blocks(self) -> list[Block]:
         """The blocks of z, in order."""
@@ -218,16 +243,29 @@ class Design:
             if self.split and self.explicit_temperature:
                 self._plain_blocks(add, "entropy_", k, 1)
         elif self.hidden:
-            self._plain_blocks(add, "", k * (2 if self.split else 1), self.n_fed + self.explicit_temperature)
+            self._plain_blocks(
+                add, "", k * (2 if self.split or self.gains else 1), self.n_fed + self.explicit_temperature
+            )
         return made
 
     def _plain_blocks(self, add: Callable[..., None], names: str, groups: int, width: int) -> None:
         for layer, out in enumerate(self.hidden):
             gain = 1.5 / math.sqrt(width)
-            add(f"{names}weights_{layer}", (groups, width, out), 0.0, gain, learned=False, spread=1.0)
+            # how much each input matters is learned where they differ by nature (MacKay 1992; Neal 1996)
+            relevant = layer == 0 and bool(self.inputs is not None or self.gains)
+            add(
+                f"{names}weights_{layer}",
+                (groups, width, out),
+                0.0,
+                gain,
+                learned=relevant,
+                spread=1.0,
+                by_input=relevant,
+                by_group=relevant and bool(self.gains),
+            )
             add(f"{names}biases_{layer}", (groups, out), 0.0, 1.0, learned=False, spread=1.0)
             width = out
-        add(f"{names}weights_out", (groups, width, 1), 0.0, 1.0 / math.sqrt(width))
+        add(f"{names}weights_out", (groups, width, 1), 0.0, 1.0 / math.sqrt(width), by_group=bool(self.gains))
         add(f"{names}biases_out", (groups, 1), 0.0, 1.0, learned=False, spread=0.1)
 
     def _convex_blocks(self, add: Callable[..., None]) -> None:
@@ -488,10 +526,16 @@ class Parts:
             return energy, self._plain(view, orders, fed, "entropy_")
         fed = torch.cat([scaled, heat], dim=-1) if d.explicit_temperature else scaled
         out = self._plain(view, orders, fed, "")
+        if d.gains:
+            return out[:, :, :k] + d.fine * out[:, :, k:], None
         return (out[:, :, :k], out[:, :, k:]) if d.split else (out, None)
 
     def _plain(self, view: View, orders: Orders, fed: torch.Tensor, names: str) -> torch.Tensor:
         h = fed[:, None, None]
+        if self.design.gains:
+            factors = fed.new_ones((2 * self.design.n_configurations, 1, fed.shape[-1]))
+            factors[: self.design.n_configurations, 0, : self.design.n_fed] = fed.new_tensor(self.design.gains)
+            h = h * factors
         for layer in range(len(self.design.hidden)):
             h = view.linear(h, f"{names}weights_{layer}", f"{names}biases_{layer}")
             h = orders.compose(_jets.tanh, h)

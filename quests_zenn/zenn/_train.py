@@ -45,6 +45,9 @@ ROUNDS = 4
 #: rows a model can meet one component exactly, at the cost of all others.
 ALIKE = 30.0
 
+#: Weight of the prior on a learned width: that of so many parameters for each of its own. Less where inputs differ.
+HELD, HELD_BY_INPUT = 1.0, 0.3
+
 #: Rows of a kind from which its noise is learned.
 LEAST_TO_LEARN = 8
 
@@ -119,6 +122,8 @@ class Trainer:
         (M, P) parameters to start from, in place of random ones.
     learned : dict of float or None
         Noise that was learned with `start`, to begin with.
+    widths : dict of float or None
+        Widths of priors that were learned with `start`, as `Trained` has them.
     """
 
     def __init__(
@@ -133,12 +138,20 @@ class Trainer:
         start: torch.Tensor | None = None,
         progress: Progress | None = None,
         learned: dict[str, float] | None = None,
+        widths: dict[str, float] | None = None,
     ) -> None:
         import torch
 
         self.design, self.rows, self.settings, self.seed, self.jobs = design, rows, settings, seed, jobs
         self.problem = Problem(design, rows, settings.convexity, seed)
         self.blocks = self.problem.parts.blocks
+        #: Parameters that share the width of their prior; of each parameter, which these are.
+        self.stretches = [(block, torch.from_numpy(which)) for block in self.blocks for which in block.stretches()]
+        self.stretch_of = torch.empty(design.n_parameters, dtype=torch.int64)
+        self.first_precision = []
+        for i, (name, (block, which)) in enumerate(zip(self._names(), self.stretches, strict=True)):
+            self.stretch_of[which] = i
+            self.first_precision.append((block.scale / (widths or {}).get(name, block.scale)) ** 2)
         self.checkpoint, self.progress = checkpoint, progress or (lambda stage, done: None)
         self.kinds = self.problem.kinds
         self.members = settings.n_members
@@ -164,6 +177,14 @@ class Trainer:
             self.epsilon["density"] *= 0.0
         self.train = torch.from_numpy(self._split(rng))
         self.last_saved = time.monotonic()
+
+    def _names(self) -> list[str]:
+        """Of the stretches: those of their blocks, numbered where a block has several."""
+        names: list[str] = []
+        for block in self.blocks:
+            count = len(block.stretches())
+            names.extend([block.name] if count == 1 else [f"{block.name}[{i}]" for i in range(count)])
+        return names
 
     def _split(self, rng: np.random.Generator) -> np.ndarray:
         """(M, R): 1 for rows that a member is trained on, 0 for those that it is judged by. Each member has its own.
@@ -193,6 +214,7 @@ class Trainer:
             "seed": self.seed,
             "noise": self.first_noise,
             "learned": self.learned,
+            "precision": self.first_precision,
         }
         digest.update(json.dumps(described, sort_keys=True).encode())
         digest.update(self.z0.numpy().tobytes())
@@ -250,7 +272,7 @@ class Trainer:
                 and 0 <= state.step <= limit
                 and set(state.noise) == set(self.kinds)
                 and all(math.isfinite(value) and value > 0.0 for value in state.noise.values())
-                and len(state.precision) == len(self.blocks)
+                and len(state.precision) == len(self.stretches)
                 and all(math.isfinite(value) and value > 0.0 for value in state.precision)
                 and z.shape[1] == self.z0.shape[1]
                 and z.shape[0] in (self.starts, self.members)
@@ -272,7 +294,7 @@ class Trainer:
             0,
             {"z": self.z0},
             dict(self.first_noise),
-            [1.0] * len(self.blocks),
+            list(self.first_precision),
         )
         self.began = time.monotonic() - state.seconds
         with one_thread(), Workers(self.jobs) as self.workers:
@@ -317,12 +339,7 @@ class Trainer:
     def _precisions(self, state: _State) -> torch.Tensor:
         import torch
 
-        return torch.cat(
-            [
-                torch.full((block.size,), p, dtype=torch.float64)
-                for block, p in zip(self.blocks, state.precision, strict=True)
-            ]
-        )
+        return torch.tensor(state.precision, dtype=torch.float64)[self.stretch_of]
 
     def _sums(self, state: _State, z: torch.Tensor, jacobian: bool, still: bool = False) -> Sums:
         """Cost of each member with its prior; `still` for starts, of which nothing is moved or held out yet."""
@@ -511,14 +528,13 @@ class Trainer:
             growth = 1.0 if still else 1.05
             state.noise[kind] = max(floor, previous * min(growth, max(0.2, math.sqrt(ratio))))
         if self.settings.learn_priors:
-            for i, block in enumerate(self.blocks):
+            for i, (block, which) in enumerate(self.stretches):
                 if not block.learned:
                     continue
-                part = slice(block.first, block.stop)
-                squares = float((z[speak, part] ** 2 + inverse[speak, part]).sum())
+                squares = float((z[speak][:, which] ** 2 + inverse[speak][:, which]).sum())
                 # a prior on the width itself, worth as much as one member's block: no width runs away
-                held = float(block.size)
-                state.precision[i] = (len(speak) * block.size + held) / (squares + held)
+                held = (HELD_BY_INPUT if block.by_input else HELD) * len(which)
+                state.precision[i] = (len(speak) * len(which) + held) / (squares + held)
         return sums
 
     def _keep_alike(self, state: _State, ratios: dict[str, float]) -> None:
@@ -671,7 +687,10 @@ class Trainer:
             weight = self.problem.root_weight**2 * self.problem.known[kind]
             shown = float((weight * self.train).sum()) / len(z)
             misfit[kind] = float(sums.squares[kind].median()) / shown
-        widths = {block.name: block.scale / math.sqrt(p) for block, p in zip(self.blocks, state.precision, strict=True)}
+        widths = {
+            name: block.scale / math.sqrt(p)
+            for name, (block, _), p in zip(self._names(), self.stretches, state.precision, strict=True)
+        }
         return Trained(
             z.detach(),
             {kind: value for kind, value in state.noise.items() if kind not in self.problem.errors},

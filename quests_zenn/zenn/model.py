@@ -22,6 +22,7 @@ from quests_zenn._core.progress import progress_bar
 from quests_zenn._core.rng import as_rng
 from quests_zenn.io.outputs import check_output
 from quests_zenn.zenn import _mixture
+from quests_zenn.zenn._ideal import IdealMixing
 from quests_zenn.zenn._jets import Orders
 from quests_zenn.zenn._parts import BOLTZMANN, ENERGIES, GPA, THERMALS, Design, Parts, View, rungs
 from quests_zenn.zenn._polynomials import Polynomials
@@ -62,6 +63,12 @@ TAKEN_OVER = ("energy", "log_volume", "log_bulk_modulus", "log_temperature")
 
 FORMAT = 1
 
+#: Share of the damped steps for a fit that goes on from the last one.
+WARM_SHARE = 0.3
+
+#: Arguments of a network are of one scale if none matters less than the first by this factor; gains are not lower.
+ONE_SCALE, LEAST_GAIN = 0.1, 1e-4
+
 #: Rungs of the ladder of energies, in units of the width of their prior.
 LADDER = 1.5
 
@@ -72,6 +79,7 @@ class FreeEnergyModel(BaseEstimator):
     # what a subclass sets in its __init__, as scikit-learn has it
     coordinate: str
     inputs: Inputs
+    ideal: IdealMixing | None
     n_members: int
     n_starts: int | None
     n_atoms: float
@@ -172,16 +180,23 @@ class FreeEnergyModel(BaseEstimator):
         if checkpoint is not None:
             checkpoint = check_output(checkpoint, overwrite=True)
         seed = self._seed(checkpoint)
+        usual = {kind: float(np.nanstd(values)) for kind, values in rows.targets.items()}
+        self._take_ideal(rows)
         shift = self._take_shift(rows)
-        previous = getattr(self, "z_", None) if self.warm_start else None
+        previous = (
+            getattr(self, "z_", None) if self.warm_start and self.ideal == getattr(self, "ideal_", None) else None
+        )
         with _bar(progress, self.verbose) as told:
             design, noise, first = self._design(rows, seed, told)
             settings = self._settings(design)
-            start, learned = None, None
+            start, learned, widths = None, None, None
             if previous is not None and len(previous) == self.n_members and _same_form(design, self.design_):
                 # units inside, and centres of priors, stay those that the parameters mean
-                design, start, settings = self.design_, previous, replace(settings, adam_steps=0)
-                learned = self.noise_
+                design, start = self.design_, previous
+                learned, widths = self.noise_, self.report_["prior_widths"]
+                settings = replace(
+                    settings, adam_steps=0, max_iterations=math.ceil(WARM_SHARE * settings.max_iterations)
+                )
             trainer = Trainer(
                 design,
                 rows,
@@ -193,13 +208,14 @@ class FreeEnergyModel(BaseEstimator):
                 start,
                 told,
                 learned,
+                widths,
             )
             trained = trainer.run()
         if not all(math.isfinite(cost) for cost in trained.cost):
             raise DataError("the fit ended in numbers that are not finite; look at units, errors and settings")
         self._keep(design, rows, shift, seed, trained, first)
         if trained.converged or trained.iterations >= 50:
-            self._judge(rows)
+            self._judge(rows, usual)
         return self
 
     def _check_settings(self) -> None:
@@ -222,6 +238,11 @@ class FreeEnergyModel(BaseEstimator):
         resolve_jobs(self.n_jobs)
 
     def _check_inputs(self) -> None:
+        if self.ideal is not None:
+            if self.coordinate != "order":
+                raise ValueError("ideal mixing needs coordinate='order'")
+            if not isinstance(self.ideal, IdealMixing):
+                raise ValueError(f"ideal must be None or an IdealMixing, got {self.ideal!r}")
         if self.inputs is None or self.inputs == "x":
             return
         if self.coordinate != "order":
@@ -269,6 +290,23 @@ class FreeEnergyModel(BaseEstimator):
                 rows.targets[name] = rows.targets[name] - shift
         return shift
 
+    def _take_ideal(self, rows: Rows) -> None:
+        """What is learned is what ideal mixing leaves."""
+        if self.ideal is None:
+            return
+        q = rows.x.shape[1]
+        if self.ideal.n_inputs != q:
+            raise DataError(f"x has {q} columns, but ideal mixing is of {self.ideal.n_inputs} order parameters")
+        if "density" in rows.targets:
+            raise ValueError("ideal mixing cannot be taken from a density; give F or mu in its place")
+        slopes = {f"mu_{i}": tuple(int(i == j) for j in range(q + 1)) for i in range(q)}
+        heat = (*(0,) * q, 1)
+        found = self.ideal.derivatives(rows.x, rows.T, [(0,) * (q + 1), heat, *slopes.values()], float(self.boltzmann))
+        parts = {"F": found[(0,) * (q + 1)], "S": -found[heat], **{kind: found[n] for kind, n in slopes.items()}}
+        for kind, part in parts.items():  # nothing of U: F is proportional to T
+            if kind in rows.targets:
+                rows.targets[kind] = rows.targets[kind] - part
+
     def _needs_temperatures(self) -> bool:
         return self.coordinate == "volume" and self._form()[1] != "none"
 
@@ -283,7 +321,7 @@ class FreeEnergyModel(BaseEstimator):
     def _settings(self, design: Design) -> Settings:
         steps = self.adam_steps
         if steps == "auto":
-            steps = 0 if design.energy != "network" else 300
+            steps = 300 if design.energy == "network" and not design.gains else 0
         if self.convexity == "construction":
             convexity = 0.0
         elif self.convexity == "auto":
@@ -332,7 +370,8 @@ class FreeEnergyModel(BaseEstimator):
             noise = {kind: 0.1 * _spread(values) for kind, values in rows.targets.items()}
             if "density" in noise:
                 noise["density"] = 0.03
-            return replace(design, **self._layout()), noise, {}
+            design = replace(design, **self._layout())
+            return replace(design, **self._two_scales(rows, design)), noise, {}
         single = replace(
             design,
             hidden=(),
@@ -381,6 +420,31 @@ class FreeEnergyModel(BaseEstimator):
             "input_scale": tuple((span / 2).tolist()),
         }
 
+    @staticmethod
+    def _two_scales(rows: Rows, design: Design) -> dict[str, Any]:
+        """Whether some arguments of F matter far less than others, as in `Design`.
+
+        How much F can change over the range of an argument h is bounded by the derivatives in x: what they are, over
+        what they would be if F were h.
+        """
+        known = [i for i in range(design.n_inputs) if f"mu_{i}" in rows.targets]
+        if design.split or design.convex or not known:
+            return {}
+        if design.inputs is None:
+            slopes = np.broadcast_to(np.diag(1.0 / np.asarray(design.x_scale)), (len(rows), *(design.n_inputs,) * 2))
+        else:
+            slopes = Polynomials.from_dict(design.inputs).gradient(rows.x) / np.asarray(design.input_scale)[:, None]
+        usual = np.sqrt((slopes**2).mean(0))[:, known]
+        sizes = np.array([math.sqrt(np.nanmean(rows.targets[f"mu_{i}"] ** 2)) for i in known])
+        bounds = np.where(usual > 0.0, sizes / np.where(usual > 0.0, usual, 1.0), math.inf).min(1)
+        # an argument that derivatives tell nothing of may matter
+        gains = np.clip(bounds / design.correction, LEAST_GAIN, 1.0)
+        gains = gains / gains.max()
+        small = gains < ONE_SCALE
+        if not small.any():
+            return {}
+        return {"gains": tuple(gains.tolist()), "fine": float(np.median(gains[small]))}
+
     def _energy_scale(self, rows: Rows, span: FloatArray) -> float:
         """How far energies spread, from whatever is given."""
         for kind in ("F", "U"):
@@ -407,6 +471,7 @@ class FreeEnergyModel(BaseEstimator):
     ) -> None:
         """Set what a fitted model has."""
         self.design_ = design
+        self.ideal_ = self.ideal
         self.z_ = trained.z
         self.shift_ = shift
         self.seed_ = seed
@@ -425,15 +490,14 @@ class FreeEnergyModel(BaseEstimator):
             self.z_ = _aligned(self, rows)
         self.report_ = self._report(rows, trained, first)
 
-    def _judge(self, rows: Rows) -> None:
-        """Say so where a fit explains nothing."""
+    def _judge(self, rows: Rows, usual: dict[str, float]) -> None:
+        """Say so where a fit explains nothing; `usual` is how far targets spread."""
         for kind, entry in self.report_["targets"].items():
-            values = rows.targets[kind] * (GPA if kind == "P" else 1.0)
-            usual = float(np.nanstd(values))
-            if kind != "density" and entry["n"] > 2 and usual > 0.0 and entry["rms"] > 0.7 * usual:
+            spread = usual[kind] * (GPA if kind == "P" else 1.0)
+            if kind != "density" and entry["n"] > 2 and spread > 0.0 and entry["rms"] > 0.7 * spread:
                 warnings.warn(
                     f"the fit explains next to nothing of {kind}: residuals of {entry['rms']:.3g} {entry['unit']}, "
-                    f"where data spread over {usual:.3g}; look at units, at rows that are far off, and at errors",
+                    f"where data spread over {spread:.3g}; look at units, at rows that are far off, and at errors",
                     DataWarning,
                     stacklevel=3,
                 )
@@ -603,6 +667,9 @@ class FreeEnergyModel(BaseEstimator):
         zero = (0,) * (design.n_inputs + 1)
         if zero in result:
             result[zero] += self.shift_
+        if self.ideal_ is not None:
+            for order, part in self.ideal_.derivatives(points, T, wanted, design.boltzmann).items():
+                result[order] += part
         return result
 
     def _parts_at(self, points: FloatArray, T: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -623,6 +690,11 @@ class FreeEnergyModel(BaseEstimator):
             shares[:, part] = logarithms[0].exp().transpose(1, 2).numpy()
 
         self._map(points, T, work)
+        if self.ideal_ is not None:
+            zero, heat = self._order(), self._order(T=1)
+            found = self.ideal_.derivatives(points, T, [zero, heat], design.boltzmann)
+            free_energies += found[zero][:, None]
+            entropies -= found[heat][:, None]
         return free_energies, entropies, shares
 
     def _probabilities(self, points: FloatArray, T: FloatArray) -> FloatArray:
@@ -795,6 +867,7 @@ class FreeEnergyModel(BaseEstimator):
         settings["random_state"] = self.seed_
         if isinstance(self.inputs, Polynomials) or (self.inputs != "x" and isinstance(self.inputs, str | os.PathLike)):
             settings["inputs"] = design["inputs"]  # files may be gone by the time that the model is read
+        settings["ideal"] = None if self.ideal_ is None else self.ideal_.to_dict()
         for name, value in settings.items():
             if isinstance(value, float) and math.isinf(value):
                 settings[name] = "inf"
@@ -855,11 +928,14 @@ class FreeEnergyModel(BaseEstimator):
         inputs: Any = settings.get("inputs")
         if isinstance(inputs, dict):
             settings["inputs"] = Polynomials.from_dict(inputs)
+        ideal: Any = settings.get("ideal")
+        if ideal is not None:
+            settings["ideal"] = IdealMixing.from_dict(ideal)
         model = cls(**settings)
         model._check_settings()
         design = dict(document["design"])
         design["gamma"] = math.inf if design["gamma"] is None else float(design["gamma"])
-        for name in ("hidden", "x_centre", "x_scale", "input_centre", "input_scale"):
+        for name in ("hidden", "x_centre", "x_scale", "input_centre", "input_scale", "gains"):
             design[name] = tuple(design.get(name, ()))  # models of before polynomials have none
         model.design_ = Design(**design)
         one_of(model.design_.energy, "energy", ENERGIES)
@@ -868,6 +944,9 @@ class FreeEnergyModel(BaseEstimator):
             raise ValueError(f"parameters of shape {tuple(z.shape)} do not fit the form of the model")
         if not bool(torch.isfinite(z).all()):
             raise ValueError("parameters are not finite")
+        model.ideal_ = model.ideal
+        if model.ideal_ is not None and model.ideal_.n_inputs != model.design_.n_inputs:
+            raise ValueError("ideal mixing is of other order parameters")
         model.z_ = z
         model.shift_ = finite(document["shift"], "shift")
         model.seed_ = int(document["seed"])
@@ -914,6 +993,8 @@ class ZENN(FreeEnergyModel):
         What networks see of x, for other coordinates than volumes: x itself (None, or "x"), or polynomials of x, so
         that F has every symmetry that they have (see `Polynomials.parse` for expressions, `Polynomials.read` for
         files).
+    ideal : IdealMixing or None
+        A free energy of ideal mixing, to which the model adds what it learns; for other coordinates than volumes.
     n_atoms : float
         Atoms of the unit that x, F, U and S refer to (an atom, or a cell): the vibrations are those of so many.
     coherence : float
@@ -979,6 +1060,7 @@ class ZENN(FreeEnergyModel):
         thermal: str = "auto",
         hidden: str | tuple[int, ...] = "auto",
         inputs: Inputs = None,
+        ideal: IdealMixing | None = None,
         n_atoms: float = 1,
         coherence: float = 1.0,
         gamma: float = math.inf,
@@ -1003,6 +1085,7 @@ class ZENN(FreeEnergyModel):
         self.thermal = thermal
         self.hidden = hidden
         self.inputs = inputs
+        self.ideal = ideal
         self.n_atoms = n_atoms
         self.coherence = coherence
         self.gamma = gamma
@@ -1092,6 +1175,7 @@ class DNN(FreeEnergyModel):
         thermal: str = "auto",
         hidden: str | tuple[int, ...] = "auto",
         inputs: Inputs = None,
+        ideal: IdealMixing | None = None,
         n_atoms: float = 1,
         boltzmann: float = BOLTZMANN,
         convexity: float | str = 0.0,
@@ -1113,6 +1197,7 @@ class DNN(FreeEnergyModel):
         self.thermal = thermal
         self.hidden = hidden
         self.inputs = inputs
+        self.ideal = ideal
         self.n_atoms = n_atoms
         self.boltzmann = boltzmann
         self.convexity = convexity
@@ -1175,6 +1260,7 @@ class IDNN(DNN):
         thermal: str = "none",
         hidden: str | tuple[int, ...] = (32, 32),
         inputs: Inputs = None,
+        ideal: IdealMixing | None = None,
         n_atoms: float = 1,
         boltzmann: float = BOLTZMANN,
         convexity: float | str = 0.0,
@@ -1197,6 +1283,7 @@ class IDNN(DNN):
             thermal=thermal,
             hidden=hidden,
             inputs=inputs,
+            ideal=ideal,
             n_atoms=n_atoms,
             boltzmann=boltzmann,
             convexity=convexity,
@@ -1237,9 +1324,10 @@ def _same_form(a: Design, b: Design) -> bool:
     """Whether parameters of one mean the same in the other, apart from the units inside."""
     units = (
         *("x_centre", "x_scale", "input_centre", "input_scale", "T_centre", "T_scale"),
-        *("energy_scale", "correction", "centres", "widths"),
+        *("energy_scale", "correction", "centres", "widths", "gains", "fine"),
     )
-    return all(value == getattr(b, name) for name, value in vars(a).items() if name not in units)
+    same = all(value == getattr(b, name) for name, value in vars(a).items() if name not in units)
+    return same and bool(a.gains) == bool(b.gains)
 
 
 def _ranges(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

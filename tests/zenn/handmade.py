@@ -69,6 +69,8 @@ DESIGNS: dict[str, Design] = {
     "order, one": Design(1, split=False, **ORDER),
     "order, polynomials": Design(3, **ORDER, **INPUTS),
     "order, one, polynomials": Design(1, split=False, **ORDER, **INPUTS),
+    "order, two scales": Design(1, split=False, gains=(1.0, 0.02), fine=0.02, **ORDER),
+    "order, two scales, polynomials": Design(1, split=False, gains=(1.0, 0.02, 0.3), fine=0.02, **ORDER, **INPUTS),
     "order, one temperature": Design(2, **{**ORDER, "explicit_temperature": False}),
     "convex": Design(2, convex=True, **ORDER),
     "convex, one temperature": Design(2, convex=True, **{**ORDER, "explicit_temperature": False}),
@@ -111,7 +113,7 @@ def by_hand(design: Design, z: torch.Tensor, shift: float = 0.0) -> Any:
     model.x_range_ = np.stack([centre - scale, centre + scale], axis=1)
     model.T_range_ = np.array([design.T_centre - design.T_scale, design.T_centre + design.T_scale])
     model.known_, model.relative_to_ = frozenset({"F", "S", "U", "C_V", "P", "B", "mu"}), "F as given"
-    model.noise_, model.report_ = {}, {}
+    model.noise_, model.report_, model.ideal_ = {}, {}, None
     return model
 
 

@@ -143,7 +143,13 @@ def configuration(design: Any, p: dict[str, Any], k: int, x: Sequence[float], T:
             root += design.entropy_correction * network([heat], p, k, depth, "entropy_")
     elif design.hidden:
         fed = [*scaled, heat] if design.explicit_temperature else scaled
-        free += design.correction * network(fed, p, k, depth)
+        if design.gains:
+            damped = [gain * v for gain, v in zip(design.gains, scaled, strict=True)]
+            first = [*damped, heat] if design.explicit_temperature else damped
+            free += design.correction * network(first, p, k, depth)
+            free += design.correction * design.fine * network(fed, p, design.n_configurations + k, depth)
+        else:
+            free += design.correction * network(fed, p, k, depth)
         if design.split:
             root += design.entropy_correction * network(fed, p, design.n_configurations + k, depth)
     if design.split:

@@ -436,3 +436,55 @@ def test_a_warm_start_does_not_hold_on_to_noise_that_was_too_small() -> None:
     model.noise_ = dict.fromkeys(model.noise_, 1e-12)
     model.set_params(warm_start=True, max_iterations=40).fit(x, 300.0, mu=mu)
     assert all(noise > 1e-4 for noise in model.noise_.values())
+
+
+# --- arguments of different scales ------------------------------------------------------------------------------------
+
+
+def coarse_and_fine(n: int, seed: int, small: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
+    """x (n, 3) from -1 to 1, and mu of sin(3 x_0) + small ((x_1^2 - 0.3)^2 + x_0 x_2^2)."""
+    x = np.random.default_rng(seed).uniform(-1.0, 1.0, (n, 3))
+    a, b, c = x.T
+    mu = [3.0 * np.cos(3.0 * a) + small * c**2, small * 4.0 * b * (b**2 - 0.3), small * 2.0 * a * c]
+    return x, np.stack(mu, axis=1)
+
+
+def test_two_networks_where_some_arguments_matter_far_less() -> None:
+    settings = {"hidden": (8,), "n_members": 2, "random_state": 0, "n_jobs": 1, "verbose": False}
+    x, mu = coarse_and_fine(60, 0)
+    model = IDNN(**settings).fit(x, 300.0, mu=mu)
+    gains = model.design_.gains
+    assert gains[0] == 1.0
+    assert all(0.001 < gain < 0.1 for gain in gains[1:])
+    assert 0.001 < model.design_.fine < 0.1
+    test, exact = (values[(np.abs(coarse_and_fine(200, 1)[0]) < 0.9).all(1)] for values in coarse_and_fine(200, 1))
+    rms = np.sqrt(np.mean((model.chemical_potential(test, 300.0) - exact) ** 2, axis=0))
+    assert (rms[1:] < 0.3 * exact[:, 1:].std(0)).all()
+    x, mu = coarse_and_fine(60, 0, small=1.0)
+    assert IDNN(**settings).fit(x, 300.0, mu=mu).design_.gains == ()
+
+
+def test_how_much_an_argument_matters_is_learned() -> None:
+    """Of two networks each has its own widths, one for each input of its first layer."""
+    x, mu = coarse_and_fine(60, 0)
+    x = np.column_stack([x, np.random.default_rng(2).uniform(-1.0, 1.0, 60)])  # F does not hang on the last
+    mu = np.column_stack([mu, np.zeros(60)])
+    model = IDNN(hidden=(8,), n_members=2, random_state=0, n_jobs=1, verbose=False).fit(x, 300.0, mu=mu)
+    widths = model.report_["prior_widths"]
+    found = [widths[f"weights_0[{i}]"] for i in range(8)]
+    assert len([name for name in widths if name.startswith("weights_0")]) == 8
+    assert found[7] == min(found)
+    assert found[7] < 0.3 * max(found[4:7])
+
+
+def test_a_warm_start_goes_on_with_learned_widths() -> None:
+    x, mu = coarse_and_fine(60, 0)
+    settings = {"hidden": (8,), "n_members": 2, "random_state": 0, "n_jobs": 1, "verbose": False, "warm_start": True}
+    model = IDNN(**settings).fit(x, 300.0, mu=mu)
+    before = dict(model.report_["prior_widths"])
+    more, new = coarse_and_fine(70, 0)
+    model.fit(more, 300.0, mu=new)
+    assert model.report_["iterations"] <= 30
+    after = model.report_["prior_widths"]
+    assert after.keys() == before.keys()
+    assert all(0.2 < after[name] / before[name] < 5.0 for name in before)
