@@ -1,6 +1,7 @@
 """Active learning of free energies: error against points bought, for each criterion, for all of them and for none.
 
-    python benchmarks/active.py                       # all parts; writes benchmarks/results/active_*.json and active.md
+    python benchmarks/active.py                       # all parts; writes benchmarks/results/active_*.json, active.md
+                                                      # and docs/figures/active.png
     python benchmarks/active.py --part lco --seeds 10
     python benchmarks/active.py --report              # nothing is run: tables from what is stored
     python benchmarks/active.py --quick --output DIR  # little of everything, to see that it runs
@@ -21,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from _active_figures import figures
+from _active_lattice import part_engine, part_lattice, write_engine, write_lattice
 from _active_ridge import Ridge
 from _zenn_fe3pt import Row, Store
 from density import machine, show, table, timed
@@ -263,7 +266,7 @@ class Known:
         self.spread = self.truth.std(0)
         self.wells, self.ends = minima(self.exact, self.q), tangents(self.exact, self.q)
         self.total = (30 if self.q == 2 else 60) if quick else (100 if self.q == 2 else 200)
-        self.settings: dict[str, Any] = {"max_iterations": 4} if quick else {}
+        self.settings: dict[str, Any] = {"hidden": (16,), "max_iterations": 4 if quick else 40}
 
     def exact(self, points: Array) -> Array:
         """mu without noise."""
@@ -371,6 +374,8 @@ def part_speed(size: Row, store: Store) -> None:
 PARTS: dict[str, Callable[[Row, Store], None]] = {
     "lco": part_lco,
     "synthetic": part_synthetic,
+    "lattice": part_lattice,
+    "engine": part_engine,
     "speed": part_speed,
 }
 
@@ -498,8 +503,15 @@ def write_speed(content: Row) -> list[str]:
 WRITERS: dict[str, Callable[[Row], list[str]]] = {
     "lco": write_lco,
     "synthetic": write_synthetic,
+    "lattice": write_lattice,
+    "engine": write_engine,
     "speed": write_speed,
 }
+
+
+def stored(folder: Path) -> dict[str, Row]:
+    """All results in a folder."""
+    return {name: Store(folder / f"active_{name}.json", False, {}).content for name in PARTS}
 
 
 def markdown(results: dict[str, Row]) -> str:
@@ -527,10 +539,10 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="run nothing: tables of what is stored")
     parser.add_argument("--output", type=Path, help="folder for all results, in place of benchmarks/")
     options = parser.parse_args()
-    folder = HERE / "results"
+    folder, picture = HERE / "results", HERE.parent / "docs" / "figures"
     with tempfile.TemporaryDirectory() as scratch:
         if options.output or options.quick:
-            folder = options.output or Path(scratch)
+            folder = picture = options.output or Path(scratch)
         size: Row = {
             "quick": options.quick,
             "seeds": 1 if options.quick else options.seeds,
@@ -543,10 +555,11 @@ def main() -> None:
             store = Store(folder / f"active_{name}.json", options.fresh, machine())
             seconds, _ = timed(lambda name=name, store=store: PARTS[name](size, store))
             print(f"--- {name}: {seconds:.0f} s", flush=True)
-        results = {name: Store(folder / f"active_{name}.json", False, {}).content for name in PARTS}
+        results = stored(folder)
         text = markdown(results)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "active.md").write_text(text, encoding="utf-8")
+        figures(results, picture)
         print(text)
 
 

@@ -425,3 +425,78 @@ def test_a_quick_run_of_free_energies_writes_where_it_is_told(
     assert "physics + Gaussian process" in text
     assert "Landscapes" not in text
     assert (tmp_path / "zenn_fe3pt.png").exists()
+
+
+@pytest.fixture
+def active(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import active
+
+    return active
+
+
+@pytest.mark.extra
+def test_tables_of_active_learning_are_those_of_the_figures(active: ModuleType) -> None:
+    written = BENCHMARKS / "results" / "active.md"
+    if not written.exists():
+        pytest.skip("no results are stored")
+    assert active.markdown(active.stored(BENCHMARKS / "results")) == written.read_text(encoding="utf-8")
+
+
+@pytest.mark.extra
+def test_a_ridge_polynomial_meets_a_polynomial(active: ModuleType, rng: np.random.Generator) -> None:
+    """Its gradient, of a free energy that has the form; and mu of the invariants, not of x alone."""
+    from _active_ridge import Ridge
+
+    from quests_zenn.zenn._polynomials import Polynomials
+
+    inputs = Polynomials.parse(["x_0", "x_1**2"], 2)
+    x = rng.uniform(-1.0, 1.0, (80, 2))
+    mu = np.stack([2.0 * x[:, 0] + x[:, 1] ** 2, 2.0 * x[:, 0] * x[:, 1] + 4.0 * x[:, 1] ** 3], axis=1)
+    model = Ridge(inputs).fit(x, mu)
+    test = rng.uniform(-0.9, 0.9, (20, 2))
+    exact = np.stack(
+        [2.0 * test[:, 0] + test[:, 1] ** 2, 2.0 * test[:, 0] * test[:, 1] + 4.0 * test[:, 1] ** 3], axis=1
+    )
+    np.testing.assert_allclose(model.potential(test), exact, atol=1e-4)
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("dims", ["2-D", "4-D"])
+def test_known_free_energies_are_found_where_they_are(active: ModuleType, dims: str) -> None:
+    """mu is the gradient of one function; wells and binodal of the exact mu have no error, those of another have."""
+    known = active.Known(dims, quick=True)
+    at, step = known.x[:20], 1e-5
+    for i in range(known.q):
+        for j in range(i):
+            slopes = []
+            for a, b in ((i, j), (j, i)):
+                move = np.zeros(known.q)
+                move[b] = step
+                slopes.append((known.exact(at + move) - known.exact(at - move))[:, a] / (2.0 * step))
+            np.testing.assert_allclose(slopes[0], slopes[1], atol=1e-8)
+    assert len(known.wells) == 3
+    assert np.abs(known.exact(known.wells)).max() < 2e-3
+    assert active.well_error(active.minima(known.exact, known.q), known.wells) == 0.0
+    assert active.well_error(known.wells + 0.1, known.wells) == pytest.approx(0.1 * np.sqrt(known.q), rel=0.5)
+    low, high = known.ends
+    assert -0.9 < low < high < 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.extra
+def test_a_quick_run_of_active_learning_writes_where_it_is_told(
+    active: ModuleType, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("QUESTS_ZENN_DATA", str(data_dir))
+    parts = ["lco", "synthetic", "lattice", "speed"]
+    monkeypatch.setattr("sys.argv", ["active.py", "--quick", "--part", *parts, "--output", str(tmp_path)])
+    active.main()
+    text = (tmp_path / "active.md").read_text(encoding="utf-8")
+    assert "Real data: LixCoO2" in text
+    assert "| ridge |" in text
+    assert "| wells at 30 |" in text
+    assert (tmp_path / "active.png").exists()

@@ -85,6 +85,13 @@ class ActiveRun:
             )
             asked = ", ".join(f"{name} {found['points']}" for name, found in entry["by_criterion"].items())
             click.echo(f"{entry['round']:5d}{entry['n_points']:8d}{entry['n_failed']:8d}{cells}  {asked}")
+        if "scores" in last:
+            found = last["scores"]
+            largest = "none" if found["max_dh"] is None else f"{found['max_dh']:.4g} nats"
+            click.echo(
+                f"scores: {found['n_scored']} points with snapshots, largest dH {largest}; weights {found['weights']}, "
+                f"effective sample size {found['effective_sample_size']:.1f} of {last['n_known']}"
+            )
         if learning.stopped_:
             click.echo(f"ended: {learning.stopped_}")
         click.echo(f"kept in {learning.path}")

@@ -27,8 +27,9 @@ def active(config: str, **options: Any) -> None:
     """Learn a free energy g(η, T) from chemical potentials, round by round, as CONFIG (TOML) says.
 
     CONFIG names the domain of order parameters, the oracle that answers points (measured rows, a program, lattice Monte
-    Carlo), the model, the criteria that propose points, the budget. The state is on disk after every step: a run that
-    was killed, or whose budget was raised, goes on where it stopped when the same command is given again.
+    Carlo, icet), the model, the criteria that propose points, the budget, and how frames of points are scored. The
+    state is on disk after every step: a run that was killed, or whose budget was raised, goes on where it stopped when
+    the same command is given again.
 
     \b
     Examples:

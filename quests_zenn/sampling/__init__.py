@@ -15,6 +15,8 @@ from quests_zenn.sampling.oracles import (
     ProgramOracle,
     Result,
 )
+from quests_zenn.sampling.snapshots import Snapshots
+from quests_zenn.sampling.weights import GroupScores, effective_sample_size, group_scores, row_weights
 
 __all__ = [
     "CRITERIA",
@@ -23,6 +25,7 @@ __all__ = [
     "Budget",
     "Context",
     "FunctionOracle",
+    "GroupScores",
     "IcetOracle",
     "LatticeMC",
     "LatticeResult",
@@ -32,7 +35,11 @@ __all__ = [
     "PoolOracle",
     "ProgramOracle",
     "Result",
+    "Snapshots",
     "Stop",
     "criterion",
+    "effective_sample_size",
+    "group_scores",
     "propose",
+    "row_weights",
 ]

@@ -158,6 +158,12 @@ class Context:
         Chemical potential of the surroundings: wells are minima of g - plane . x. By default zero.
     slices : sequence of pairs of int, optional
         Axes of 2-D slices; by default all pairs.
+    environment_novelty : callable, optional
+        How novel the environments of candidates are, by their numbers (m,): finite and not negative, NaN where unknown.
+        The novelty filter then measures with it, in place of distances to known points.
+    trained : (x, T, mu), optional
+        All points that the model was trained on, those at other temperatures as well: arrays (m, q), (m,), (m, q). By
+        default the known ones, at `T`.
 
     Raises
     ------
@@ -184,6 +190,8 @@ class Context:
     conserved: Sequence[int] = ()
     plane: npt.ArrayLike | None = None
     slices: Sequence[tuple[int, int]] | None = None
+    environment_novelty: Callable[[IntArray], FloatArray] | None = None
+    trained: tuple[FloatArray, FloatArray, FloatArray] | None = None
     _found: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -406,6 +414,29 @@ class Context:
     def extremes(self) -> FloatArray:
         """Vertices of the domain, (k, q)."""
         return np.asarray(self.domain.vertices(), dtype=np.float64).reshape(-1, self.q)
+
+    @property
+    def behind(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """x (m, q), T (m,) and mu (m, q) of all that the model was trained on."""
+        if self.trained is not None:
+            return self.trained
+        return self.old, np.full(len(self.old), self.T), self.measured
+
+    @_Once
+    def _places(self) -> dict[bytes, int]:
+        """Number of each candidate by its coordinates; of copies, the first."""
+        rows = self.x + 0.0  # -0.0 is 0.0
+        return {rows[i].tobytes(): i for i in range(len(rows) - 1, -1, -1)}
+
+    def novelty_at(self, points: FloatArray) -> FloatArray | None:
+        """(n,) how novel the environments of points are that are candidates; None where that is not measured."""
+        if self.environment_novelty is None:
+            return None
+        found = np.full(len(points), np.nan)
+        rows = np.array([self._places.get(point.tobytes(), -1) for point in points + 0.0], np.intp)
+        there = rows >= 0
+        found[there] = self.environment_novelty(rows[there])
+        return found
 
     # choosing -----------------------------------------------------------------------------------------------------
 

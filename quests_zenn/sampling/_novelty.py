@@ -1,4 +1,4 @@
-"""Whether a proposed point is worth its cost: far from what is known, where the free energy bends."""
+"""Whether a proposed point is worth its cost: far from what is known, or of unknown environments, where g bends."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def novelty(
     min_distance: float = 0.0,
     rng: Any = None,
     reference: float | None = None,
+    distance: npt.ArrayLike | None = None,
 ) -> BoolArray:
     """Which proposals to keep, drawn at random.
 
@@ -54,6 +55,10 @@ def novelty(
     rng : seed or numpy.random.Generator
     reference : float, optional
         w_0; by default the median of w over the proposals that are not too near.
+    distance : array, shape (n,), optional
+        In place of the mean distance to the five nearest known points, such as how novel the environments of a proposal
+        are. NaN counts as the median of the others, and infinity as the largest of them; where nothing is known, it is
+        the mean distance after all.
 
     Returns
     -------
@@ -73,6 +78,8 @@ def novelty(
         return np.ones(len(x), bool)
     nearest, mean = distances(x, old, unit)
     far = nearest > least
+    if distance is not None:
+        mean = replaced(mean, distance)
     worth = mean * bend(max_abs_eigenvalue, len(x))
     if reference is None:
         reference = float(np.median(worth[far])) if far.any() else 0.0
@@ -140,6 +147,20 @@ def distances(points: FloatArray, known: FloatArray, scale: FloatArray) -> tuple
     k = min(NEIGHBOURS, len(known))
     found = cKDTree(known / scale).query(points / scale, k=list(range(1, k + 1)))[0]
     return found[:, 0], found.mean(1)
+
+
+def replaced(mean: FloatArray, distance: npt.ArrayLike) -> FloatArray:
+    """Distances of another kind in place of those in order parameters, as far as they are known."""
+    values = np.asarray(distance, dtype=np.float64)
+    if values.shape != mean.shape:
+        raise DataError(f"there are {len(mean)} points, but distances of shape {values.shape}")
+    if (values < 0.0).any():
+        raise DataError("distances must not be negative")
+    if np.isnan(values).all():
+        return mean
+    finite_ones = values[np.isfinite(values)]
+    values = np.where(values == np.inf, max(float(np.max(finite_ones, initial=0.0)), 1.0), values)
+    return np.where(np.isnan(values), np.median(values[~np.isnan(values)]), values)
 
 
 def bend(max_abs_eigenvalue: npt.ArrayLike | None, n: int) -> FloatArray:

@@ -18,13 +18,14 @@ import shutil
 import signal
 import string
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from quests_zenn._core.checks import DataError
 from quests_zenn._core.parallel import resolve_jobs
 from quests_zenn.io.outputs import write_json
 from quests_zenn.io.tables import nearest
+from quests_zenn.sampling.snapshots import file_inside
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -48,8 +50,11 @@ COMMON = ("input", "output", "folder", "jobs")
 #: Placeholders (and columns) of one point, beside its order parameters.
 OF_POINT = ("seed", "T")
 
+#: The column of an answer that names a file of frames, relative to the folder of its run.
+SNAPSHOTS = "snapshots"
+
 #: Columns of the tables that go in and come out, which no order parameter may be called.
-RESERVED = ("id", "F", *COMMON, *OF_POINT)
+RESERVED = ("id", "F", SNAPSHOTS, *COMMON, *OF_POINT)
 
 #: Bytes of an output beyond this are a mistake of the program, and would fill the memory.
 _LARGEST = 1 << 26
@@ -67,12 +72,18 @@ class Answer:
     x, mu : tuple of float
     mu_error : tuple of float or None
     F : float or None
+    snapshots : Path or None
+        File of frames.
+    note : str
+        What is to be told although there is an answer, such as why there are no snapshots.
     """
 
     x: tuple[float, ...]
     mu: tuple[float, ...]
     mu_error: tuple[float, ...] | None = None
     F: float | None = None
+    snapshots: Path | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,8 +142,8 @@ def split_command(command: str | Sequence[str]) -> list[str]:
 class Template:
     """A command with placeholders such as ``{input}``; ``{{`` and ``}}`` stand for braces.
 
-    An argument that is the name of a file relative to the current folder is made absolute at once, since programs run
-    in folders of their own.
+    An argument that is the name of a file relative to `folder` (by default the current one) is made absolute at once,
+    since programs run in folders of their own. Where there is no program called python, ours is meant.
 
     Raises
     ------
@@ -140,13 +151,23 @@ class Template:
         For an unknown placeholder, single braces, or a program that does not exist.
     """
 
-    def __init__(self, command: str | Sequence[str], known: Sequence[str], refused: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        command: str | Sequence[str],
+        known: Sequence[str],
+        refused: Mapping[str, str],
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.given = split_command(command)
+        self._own = folder is not None
+        self._folder = os.path.abspath(os.curdir if folder is None else folder)
         self._parts = [self._parse(argument, known, refused) for argument in self.given]
         self._parts = [
             self._anchored(parts) if number or os.path.dirname(self.given[0]) else parts
             for number, parts in enumerate(self._parts)
         ]
+        if self.given[0] == "python" and shutil.which("python") is None:
+            self._parts[0] = [(sys.executable, None)]  # an environment that was not activated
         first = self._parts[0]
         if all(field is None for _, field in first):
             program = "".join(text for text, _ in first)
@@ -174,16 +195,33 @@ class Template:
             parts.append(("", name))
         return parts
 
-    @staticmethod
-    def _anchored(parts: list[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
+    def _anchored(self, parts: list[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
         if any(field is not None for _, field in parts):
             return parts
         text = "".join(piece for piece, _ in parts)
         try:
-            here = bool(text) and not os.path.isabs(text) and os.path.isfile(text)
+            here = bool(text) and not os.path.isabs(text) and os.path.isfile(os.path.join(self._folder, text))
         except ValueError:
             here = False
-        return [(os.path.abspath(text), None)] if here else [(text, None)]
+        return [(os.path.normpath(os.path.join(self._folder, text)), None)] if here else [(text, None)]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments as they are run, with placeholders by name."""
+        return ["".join(text if field is None else f"{{{field}}}" for text, field in parts) for parts in self._parts]
+
+    @property
+    def portable(self) -> list[str]:
+        """The arguments as they were given; those in a folder that was given by their names there, wherever it lies."""
+        names = []
+        for text in self.given:
+            inside = (
+                self._own
+                and os.path.isabs(text)
+                and os.path.normpath(text).startswith(self._folder.rstrip(os.sep) + os.sep)
+            )
+            names.append(Path(os.path.relpath(text, self._folder)).as_posix() if inside else text)
+        return names
 
     def fill(self, values: Mapping[str, str]) -> list[str]:
         """The arguments with each placeholder replaced."""
@@ -354,7 +392,7 @@ def read_answers(path: Path, names: Sequence[str], points: Sequence[Asked]) -> d
         elif number in found:
             found[number] = "is answered by more than one row"
         else:
-            found[number] = _row(cells, header, columns, asked[number])
+            found[number] = _row(cells, header, columns, asked[number], path.parent)
     other = f", only one with id {strangers[0][:40]!r}" if strangers else ""
     for number in asked:
         found.setdefault(number, f"{path.name} has no row with id {number}{other}")
@@ -391,7 +429,7 @@ def _columns(header: Sequence[str], names: Sequence[str], alone: bool) -> tuple[
     for name in header:
         if name and header.count(name) > 1:
             return {}, f"has two columns called {name[:40]!r}"
-    found = {name: header.index(name) for name in ("id", "F") if name in header}
+    found = {name: header.index(name) for name in ("id", "F", SNAPSHOTS) if name in header}
     if "id" not in found and not alone:
         return {}, f"has no column id{nearest('id', header)}"
     for kind in ("mu", "x", "error"):
@@ -435,13 +473,15 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _row(cells: Sequence[str], header: Sequence[str], columns: Mapping[str, int], point: Asked) -> Answer | str:
-    """One row as an answer, or what is wrong with it."""
+def _row(
+    cells: Sequence[str], header: Sequence[str], columns: Mapping[str, int], point: Asked, folder: Path
+) -> Answer | str:
+    """One row as an answer, or what is wrong with it. Snapshots lie in `folder`; without them it is still an answer."""
     if len(cells) != len(header):
         return f"its row has {len(cells)} cell{'s' * (len(cells) != 1)} under a header of {len(header)}"
     values: dict[str, float] = {}
     for kind, column in columns.items():
-        if kind == "id":
+        if kind in ("id", SNAPSHOTS):
             continue
         value = _number(cells[column])
         if value is None:
@@ -454,12 +494,16 @@ def _row(cells: Sequence[str], header: Sequence[str], columns: Mapping[str, int]
         values[kind] = value
     if math.isnan(values.get("F", 0.0)):
         del values["F"]
+    named = cells[columns[SNAPSHOTS]] if SNAPSHOTS in columns else ""
+    file = file_inside(folder, named) if named else None
     q = range(len(point.x))
     return Answer(
         x=tuple(values[f"x_{i}"] for i in q) if "x_0" in values else point.x,
         mu=tuple(values[f"mu_{i}"] for i in q),
         mu_error=tuple(values[f"error_{i}"] for i in q) if "error_0" in values else None,
         F=values.get("F"),
+        snapshots=None if isinstance(file, str) else file,
+        note=file if isinstance(file, str) else "",
     )
 
 
@@ -500,11 +544,14 @@ class Kept:
             if stored["format"] != _FORMAT or stored["asked"] != self._key(point):
                 return None
             error = stored["mu_error"]
+            file = file_inside(self.folder, stored[SNAPSHOTS]) if stored.get(SNAPSHOTS) else None
             answer = Answer(
                 x=tuple(map(float, stored["x"])),
                 mu=tuple(map(float, stored["mu"])),
                 mu_error=None if error is None else tuple(math.nan if e is None else float(e) for e in error),
                 F=None if stored["F"] is None else float(stored["F"]),
+                snapshots=None if isinstance(file, str) else file,
+                note=file if isinstance(file, str) else str(stored.get("note", "")),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -518,6 +565,10 @@ class Kept:
             "format": _FORMAT, "asked": self._key(point),
             "x": answer.x, "mu": answer.mu, "mu_error": answer.mu_error, "F": answer.F,
         }  # fmt: skip
+        if answer.snapshots is not None:  # relative, so that a run may be moved
+            document[SNAPSHOTS] = os.path.relpath(answer.snapshots, self.folder.resolve())
+        if answer.note:
+            document["note"] = answer.note
         write_json(self.folder_of(point) / ANSWER, document, overwrite=True)
 
 
@@ -573,6 +624,7 @@ class Programs:
         """For each point an answer, or why there is none."""
         jobs = resolve_jobs(jobs)
         with ExitStack() as stack:
+            passing = folder is None
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
             kept = Kept(folder.resolve(), self.fingerprint)
@@ -586,8 +638,7 @@ class Programs:
                 first = 0
                 if self.batch and left:
                     futures.append(pool.submit(self._together, [points[i] for i in left], kept, jobs, stop))
-                    answers: list[Answer | str] = futures[0].result()
-                    found.update(zip(left, answers, strict=True))
+                    found.update(zip(left, futures[0].result(), strict=True))
                     left = [i for i in left if isinstance(found[i], str)]
                     first = 1
                 if first <= self.retries:
@@ -598,7 +649,8 @@ class Programs:
                 for future in futures:
                     future.cancel()
                 raise
-            return [found[i] for i in range(len(points))]
+            answers = [found[i] for i in range(len(points))]
+            return [_without_files(answer) for answer in answers] if passing else answers
 
     def _alone(self, point: Asked, kept: Kept, first: int, jobs: int, stop: threading.Event) -> Answer | str:
         """One point, tried until it is answered."""
@@ -645,6 +697,13 @@ class Programs:
         answers = read_answers(folder / self.output, self.names, points)
         said = _last_line(folder / "stderr.txt")
         return {i: answer + said if isinstance(answer, str) else answer for i, answer in answers.items()}
+
+
+def _without_files(answer: Answer | str) -> Answer | str:
+    """An answer whose folder is about to go."""
+    if isinstance(answer, str) or answer.snapshots is None:
+        return answer
+    return replace(answer, snapshots=None, note="snapshots are kept only where answers have a folder")
 
 
 def _new_folder(home: Path) -> Path:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -39,6 +39,10 @@ class Result:
         Why a point failed; "" where all is well.
     index : array of int, shape (n,), or None
         Row of the pool that was taken, -1 where none was; None for oracles without a pool.
+    snapshots : list of Path or None, or None
+        File of frames of each point, in any format that ASE reads, with an index or without (``run.xyz@::10``).
+
+    A message of a point that was answered says what is missing beside the answer, such as its snapshots.
     """
 
     x: FloatArray
@@ -48,6 +52,7 @@ class Result:
     F: FloatArray | None
     message: list[str]
     index: IntArray | None = None
+    snapshots: list[Path | None] | None = None
 
     @classmethod
     def empty(cls, T: FloatArray, q: int) -> Result:
@@ -77,6 +82,12 @@ class Result:
             if self.F is None:
                 self.F = np.full(len(self), np.nan)
             self.F[row] = answer.F
+        if answer.snapshots is not None:
+            if self.snapshots is None:
+                self.snapshots = [None] * len(self)
+            self.snapshots[row] = answer.snapshots
+        if answer.note:
+            self.message[row] = answer.note
 
 
 @runtime_checkable
@@ -240,6 +251,8 @@ def run_programs(
     for i, answer in enumerate(answers):
         if isinstance(answer, str):
             answer = f"{where(i, named[i], temperatures[i], programs.names)}: {answer}"
+        elif answer.note:
+            answer = replace(answer, note=f"{where(i, named[i], temperatures[i], programs.names)}: {answer.note}")
         result.put(i, answer)
     return result
 

@@ -6,24 +6,26 @@ Paths in the file are relative to the folder that it lies in.
 from __future__ import annotations
 
 import difflib
+import math
 import os
-import shutil
-import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from quests_zenn._core.checks import DataError
-from quests_zenn.sampling._program import split_command
+from quests_zenn.io.frames import read_atoms
+from quests_zenn.io.tables import read_table
 from quests_zenn.sampling.domain import Polytope
 from quests_zenn.sampling.loop import ActiveLearning, Progress, Stop
-from quests_zenn.sampling.oracles import PoolOracle, ProgramOracle
+from quests_zenn.sampling.oracles import IcetOracle, PoolOracle, ProgramOracle
+from quests_zenn.sampling.snapshots import COLUMN, Snapshots
+from quests_zenn.zenn import IdealMixing
 
 #: Tables of a file.
-TABLES = ("run", "domain", "oracle", "model", "criteria", "budget", "stop", "test")
+TABLES = ("run", "domain", "oracle", "model", "criteria", "budget", "scores", "stop", "test")
 
 
 class Part:
@@ -146,20 +148,21 @@ def from_config(
     run = part("run")
     place = run.take("folder", None, str)
     seed = run.take("seed", 0, int)
-    temperature = run.take("temperature", 300.0, (int, float, list))
+    temperature = run.take("temperature", None, (int, float, list))
     run.done()
     space = part("domain")
-    domain = _domain(space)
-    conserved = space.take("conserved", [], list)
-    for name in conserved:
-        if name not in domain.names:
-            raise DataError(
-                f"{where}: conserved of [domain] names {name!r}{suggestion(str(name), domain.names)}; the order "
-                f"parameters are {', '.join(domain.names)}"
-            )
+    domain, mixing = _domain(space)
+    settings: dict[str, Any] = {
+        "conserved": [_axis(space, "conserved", name, domain) for name in space.take("conserved", [], list)],
+        "slices": _slices(space, domain),
+        "plane": space.take("plane", None, list),
+        "scale": space.take("scale", None, list),
+    }
     space.done()
+    if "scores" in content:
+        settings["scores"] = _scores(part("scores"))
     asked = part("oracle")
-    oracle = _oracle(asked, domain)
+    oracle = _oracle(asked, domain, "scores" in content)
     asked.done()
     described = part("model")
     tuning = {
@@ -167,7 +170,7 @@ def from_config(
         "tune_trials": described.take("tune_trials", 12, int),
         "tune_space": _space(described),
     }
-    model = _model(described)
+    model = _model(described, mixing)
     criteria = content.get("criteria")
     if criteria is not None:
         if not isinstance(criteria, Mapping) or not criteria:
@@ -176,7 +179,7 @@ def from_config(
             if isinstance(share, bool) or not isinstance(share, int | float):
                 raise DataError(f"{where}: the share of {name!r} in [criteria] must be a number, got {share!r}")
     budget = part("budget")
-    settings = {
+    settings |= {
         "initial": budget.take("initial", 40, int),
         "per_round": budget.take("per_round", 20, int),
         "dynamic": budget.take("dynamic", True, bool),
@@ -184,6 +187,8 @@ def from_config(
         "n_candidates": budget.take("candidates", 20_000, int),
         "min_distance": float(budget.take("min_distance", 1e-3, (int, float))),
         "recency": float(budget.take("recency", 1.0, (int, float))),
+        "surplus": float(budget.take("surplus", 4.0, (int, float))),
+        "tolerance": float(budget.take("convex_tolerance", 0.0, (int, float))),
     }
     total = budget.take("total", 300, int)
     budget.done()
@@ -208,7 +213,6 @@ def from_config(
             criteria=criteria,
             stop=Stop(total, tolerance, patience),
             temperature=temperature,
-            conserved=[domain.names.index(name) for name in conserved],
             test=test,
             folder=target,
             random_state=seed,
@@ -223,18 +227,67 @@ def from_config(
         raise DataError(f"{where}: {error}") from error
 
 
-def _domain(part: Part) -> Polytope:
+def _axis(part: Part, key: str, name: Any, domain: Polytope) -> int:
+    """Number of an order parameter by its name."""
+    if name not in domain.names:
+        raise DataError(
+            f"{part.where}: {key} of [{part.name}] names {name!r}{suggestion(str(name), domain.names)}; the order "
+            f"parameters are {', '.join(domain.names)}"
+        )
+    return domain.names.index(name)
+
+
+def _slices(part: Part, domain: Polytope) -> list[tuple[int, int]] | None:
+    """Pairs of order parameters by name."""
+    given = part.take("slices", None, list)
+    if given is None:
+        return None
+    for pair in given:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise DataError(f"{part.where}: slices of [{part.name}] must be pairs of order parameters, got {pair!r}")
+    return [(_axis(part, "slices", a, domain), _axis(part, "slices", b, domain)) for a, b in given]
+
+
+def _given(part: Part, kinds: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """Those of some keys that are there; the others have the defaults of whoever takes them."""
+    found = {name: part.take(name, None, kind) for name, kind in kinds.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _scores(part: Part) -> Snapshots:
+    """How points are scored by their frames: the keys are the settings of `Snapshots`."""
+    numbers = (int, float)
+    given = _given(
+        part,
+        {
+            "k": int, "cutoff": numbers, "bandwidth": numbers, "species": str, "weights": str, "novelty": bool,
+            "clip": list, "elements": list,
+        },
+    )  # fmt: skip
+    part.done()
+    try:
+        return Snapshots(**given)
+    except ValueError as error:
+        raise DataError(f"{part.where}: [scores]: {error}") from error
+
+
+def _domain(part: Part) -> tuple[Polytope, IdealMixing | None]:
+    """Where points may lie, and ideal mixing per site where the domain tells occupations."""
     names = part.take("names", None, list)
     kind = part.one_of("kind", ("file", "sublattices", "box", "simplex"))
-    makers: dict[str, Callable[[], Polytope]] = {
-        "file": lambda: Polytope.read(part.file("file")),
-        "sublattices": lambda: Polytope.from_sublattices(_matrix(part), part.take("order_parameters", None, int)),
-        "box": lambda: Polytope.box(part.need("low", list), part.need("high", list)),
-        "simplex": lambda: Polytope.simplex(part.need("dimensions", int)),
-    }
+    mixing = None
     try:
-        domain = makers[kind]()
-        return domain if names is None else Polytope(domain.A, domain.b, names=[str(name) for name in names])
+        if kind == "file":
+            domain = Polytope.read(part.file("file"))
+        elif kind == "box":
+            domain = Polytope.box(part.need("low", list), part.need("high", list))
+        elif kind == "simplex":
+            count = part.need("dimensions", int)
+            domain, mixing = Polytope.simplex(count), IdealMixing.simplex(count)
+        else:
+            matrix, first = _matrix(part), part.take("order_parameters", None, int)
+            domain, mixing = Polytope.from_sublattices(matrix, first), IdealMixing.sublattices(matrix, first)
+        return domain if names is None else Polytope(domain.A, domain.b, names=[str(n) for n in names]), mixing
     except ValueError as error:
         text = str(error)
         raise DataError(text if text.startswith(part.where) else f"{part.where}: [domain]: {text}") from error
@@ -256,36 +309,50 @@ def _columns_of(part: Part, domain: Polytope) -> dict[str, Any]:
     return {"x": columns, "mu": potentials, "T": temperature}
 
 
-def _oracle(part: Part, domain: Polytope) -> Any:
-    kind = part.one_of("kind", ("pool", "program", "lattice"))
+def _oracle(part: Part, domain: Polytope, scored: bool) -> Any:
+    kind = part.one_of("kind", ("pool", "program", "lattice", "icet"))
     if kind == "pool":
-        return PoolOracle.from_csv(part.file("file"), **_columns_of(part, domain))
+        path, columns = part.file("file"), _columns_of(part, domain)
+        files = part.take("snapshots", None, str)
+        if files is None and scored and COLUMN in read_table(path).names:
+            files = COLUMN
+        return PoolOracle.from_csv(path, **columns, snapshots=files)
     if kind == "program":
-        command = _here(part.need("command", (str, list)), part.folder)
-        more: dict[str, Any] = {
-            "timeout": part.take("timeout", None, (int, float)),
-            "retries": part.take("retries", 1, int),
-            "per": part.take("per", "point", str),
-        }
-        more = {key: value for key, value in more.items() if value is not None}
+        command = part.need("command", (str, list))
+        more = _given(part, {"timeout": (int, float), "retries": int, "per": str, "input": str, "output": str})
         try:
-            return ProgramOracle(command, names=domain.names, **more)
+            return ProgramOracle(command, names=domain.names, folder=part.folder, **more)
         except ValueError as error:
             raise DataError(f"{part.where}: [oracle]: {error}") from error
+    if kind == "icet":
+        return _icet_oracle(part)
     from quests_zenn.sampling._config_lattice import lattice_oracle
 
     return lattice_oracle(part, domain)
 
 
-def _here(command: Any, folder: Path) -> list[str]:
-    """Arguments that name files beside the configuration, with their folder."""
-    arguments = split_command(command)
-    if arguments[0] == "python" and shutil.which("python") is None:
-        arguments[0] = sys.executable  # an environment that was not activated
-    return [
-        str(folder / argument) if number and "{" not in argument and (folder / argument).is_file() else argument
-        for number, argument in enumerate(arguments)
-    ]
+def _icet_oracle(part: Part) -> IcetOracle:
+    """Monte Carlo of a cluster expansion of icet, which `IcetOracle.save` wrote as JSON."""
+    path = part.file("file")
+    supercell = part.need("supercell", (list, str))
+    if isinstance(supercell, str):
+        try:
+            supercell = next(read_atoms(part.folder / supercell))[1]
+        except DataError as error:
+            raise DataError(f"{part.where}: supercell of [{part.name}]: {error}") from error
+    species = part.need("species", (list, str))
+    numbers = (int, float)
+    more = _given(
+        part,
+        {
+            "sweeps": int, "phi": numbers, "equilibration": numbers, "ensemble": str, "boltzmann": numbers,
+            "timeout": numbers, "retries": int,
+        },
+    )  # fmt: skip
+    try:
+        return IcetOracle(path, supercell, species, **more)
+    except ValueError as error:
+        raise DataError(f"{part.where}: [oracle]: {error}") from error
 
 
 def _space(part: Part) -> dict[str, list[Any]] | None:
@@ -299,8 +366,9 @@ def _space(part: Part) -> dict[str, list[Any]] | None:
     return {name: [tuple(c) if isinstance(c, list) else c for c in choices] for name, choices in given.items()}
 
 
-def _model(part: Part) -> Any:
-    """The model that a table describes: its keys are settings of the class."""
+def _model(part: Part, mixing: IdealMixing | None) -> Any:
+    """The model that a table describes: its keys are settings of the class, but ``ideal``, which is true, or the
+    number of sites that g refers to."""
     kind = part.one_of("kind", ("IDNN", "ZENN"), "IDNN")
     import quests_zenn.zenn as room
 
@@ -312,6 +380,8 @@ def _model(part: Part) -> Any:
         value = part.take(name)
         if value is None:
             continue
+        if name == "ideal":
+            value = _ideal(part, value, mixing)
         if name == "inputs" and isinstance(value, str) and value != "x":
             value = part.folder / value
         settings[name] = tuple(value) if name == "hidden" and isinstance(value, list) else value
@@ -320,3 +390,17 @@ def _model(part: Part) -> Any:
         return model.set_params(**settings)
     except ValueError as error:
         raise DataError(f"{part.where}: [model]: {error}") from error
+
+
+def _ideal(part: Part, value: Any, mixing: IdealMixing | None) -> IdealMixing | None:
+    """What ``ideal`` asks for: nothing, ideal mixing per site, or that of so many sites."""
+    where = f"{part.where}: ideal of [model]"
+    if value is False:
+        return None
+    if mixing is None:
+        raise DataError(f'{where} needs a [domain] that tells occupations: kind = "sublattices" or "simplex"')
+    if value is True:
+        return mixing
+    if not isinstance(value, int | float) or not (value > 0.0 and math.isfinite(value)):
+        raise DataError(f"{where} must be true, false or the number of sites that g refers to, got {value!r}")
+    return IdealMixing(mixing.P, mixing.c, mixing.weights * value)

@@ -23,6 +23,7 @@ from scipy.spatial import cKDTree
 from quests_zenn._core.checks import DataError, finite, whole_number
 from quests_zenn.sampling._budget import Budget
 from quests_zenn.sampling._context import SEPARATION, Context, Domain, FittedModel, Predictions
+from quests_zenn.sampling._design import Posterior, most_telling
 from quests_zenn.sampling._novelty import FloatArray, IntArray, novelty, spread
 from quests_zenn.sampling._wells import along, minima, paths
 
@@ -50,17 +51,21 @@ CRITERIA: dict[str, Criterion] = {}
 #: Those that need a fitted model.
 NEEDS_MODEL: set[str] = set()
 
+#: Those whose points are chosen as a set, of which the novelty filter takes none away.
+CHOOSES_SETS: set[str] = set()
+
 #: Shares of criteria where none are given.
 DEFAULT_CRITERIA: dict[str, float] = {
-    "committee": 4.0,
-    "sensitivity": 2.0,
-    "high-error": 2.0,
+    "expected-error": 12.0,
+    "committee": 1.0,
+    "sensitivity": 1.0,
+    "high-error": 1.0,
     "non-convex": 1.0,
     "wells": 1.0,
     "predicted-wells": 1.0,
     "path": 1.0,
     "vertices": 1.0,
-    "space-filling": 4.0,
+    "space-filling": 1.0,
 }
 
 #: Points of one 2-D slice.
@@ -72,8 +77,15 @@ REFILLS = 6
 #: How far an end member is drawn into the domain for a slice through it to have an area.
 INWARDS = 0.1
 
+#: Of "expected-error": candidates that are compared and over which errors are averaged, numbers that their slopes may
+#: hold, and members that are asked.
+COMPARED, AVERAGED, SLOPES, ASKED_MEMBERS = 1000, 500, 30_000_000, 3
 
-def criterion(name: str, *, needs_model: bool = False) -> Callable[[Criterion], Criterion]:
+#: Least noise of mu that it counts on, in units of how far mu spread.
+LEAST_NOISE = 1e-3
+
+
+def criterion(name: str, *, needs_model: bool = False, chooses_sets: bool = False) -> Callable[[Criterion], Criterion]:
     """Register a criterion under a name.
 
     Parameters
@@ -81,6 +93,8 @@ def criterion(name: str, *, needs_model: bool = False) -> Callable[[Criterion], 
     name : str
     needs_model : bool
         Whether it can say nothing before the first fit.
+    chooses_sets : bool
+        Whether it looks at what its points tell together, so that the novelty filter must not take some of them away.
 
     Raises
     ------
@@ -94,9 +108,10 @@ def criterion(name: str, *, needs_model: bool = False) -> Callable[[Criterion], 
         if there is not None and (there.__module__, there.__qualname__) != (function.__module__, function.__qualname__):
             raise ValueError(f"there is a criterion {name!r} already; choose another name")
         CRITERIA[name] = function
-        NEEDS_MODEL.discard(name)
-        if needs_model:
-            NEEDS_MODEL.add(name)
+        for names, wanted in ((NEEDS_MODEL, needs_model), (CHOOSES_SETS, chooses_sets)):
+            names.discard(name)
+            if wanted:
+                names.add(name)
         return function
 
     return register
@@ -299,6 +314,42 @@ def committee(context: Context, n: int) -> FloatArray:
     return context.x[context.best(variance, context.many(n))]
 
 
+@criterion("expected-error", needs_model=True, chooses_sets=True)
+def expected_error(context: Context, n: int) -> FloatArray:
+    """Candidates whose measurement would lower the mean variance of mu over the domain most, one after the other: each
+    with those before it measured. About the fit, the model is taken as linear in its parameters. See `Posterior`."""
+    rows = np.flatnonzero(context.fresh & np.isfinite(context.mu_members).all((0, 2)))
+    model = context.model
+    if not hasattr(model, "slopes_of_mu"):
+        raise ValueError("the criterion 'expected-error' needs a model that has slopes_of_mu, as IDNN and ZENN do")
+    if not len(rows) or n < 1:
+        return np.empty((0, context.q))
+    most = max(min(COMPARED, SLOPES // (context.q * model.n_parameters_)), 4 * n)
+    # one order for ties, whatever the order of the candidates
+    rows = rows[np.lexsort(context.x[rows].T)]
+    rows = rows[np.sort(context.rng.permutation(len(rows))[:most])]
+    unit = _spread_of_mu(context)
+    found = [model.report_["targets"].get(f"mu_{i}", {}) for i in range(context.q)]
+    # where errors were given with the rows no noise was learned
+    noise = np.array([entry.get("noise") or entry.get("rms") or 0.0 for entry in found]) / unit
+    noise = np.maximum(noise, LEAST_NOISE)
+    behind, heat, measured = context.behind
+    told = np.isfinite(measured) / (noise * unit)
+    over = np.sort(context.rng.permutation(len(rows))[:AVERAGED])
+    old, ahead = (x[:, 0] if context.q == 1 else x for x in (behind, context.x[rows]))
+    posteriors = [
+        Posterior(
+            model.slopes_of_mu(old, heat, member) * told[:, :, None],
+            model.slopes_of_mu(ahead, context.T, member) / unit[:, None],
+            noise,
+            over,
+        )
+        for member in range(min(model.n_members_, ASKED_MEMBERS))
+    ]
+    # some may be too near to points of other criteria
+    return context.x[rows[most_telling(posteriors, n + math.ceil(n / 4) + 1)]]
+
+
 def _spread_of_mu(context: Context) -> FloatArray:
     """Standard deviation of each component of mu: measured, else predicted, else 1."""
     unit = np.ones(context.q)
@@ -374,7 +425,7 @@ def propose(
         # a criterion draws the same, whichever others are asked
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         points = _offered(context.having(rng=rng), name, count)
-        if filtered and len(points):
+        if filtered and name not in CHOOSES_SETS and len(points):
             points = points[_novel(context, points, rng)]
         points = _free(context, points, chosen, count)
         chosen = np.concatenate([chosen, points])
@@ -401,7 +452,9 @@ def _offered(context: Context, name: str, count: int) -> FloatArray:
 def _novel(context: Context, points: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
     bend = None if context.model is None else np.abs(context.at(points).eigenvalues).max(1)
     # usual is what the criterion itself offers: one that asks for known places must not lose its budget for it
-    return novelty(points, context.old, bend, context.units, context.min_distance, rng)
+    return novelty(
+        points, context.old, bend, context.units, context.min_distance, rng, distance=context.novelty_at(points)
+    )
 
 
 def _free(context: Context, points: FloatArray, chosen: FloatArray, n: int) -> FloatArray:

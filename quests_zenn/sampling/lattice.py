@@ -77,8 +77,13 @@ class LatticeResult:
     eta, eta_error : numpy.ndarray (n, q)
         Mean order parameters Q x and their standard errors by blocking.
     mu, mu_error : numpy.ndarray (n, q), eV
-        dg/deta, g per `normalisation`: biased -2 phi (<eta> - kappa) and 2 phi eta_error; semi-grand as given, error 0;
-        canonical NaN.
+        dg/deta, g per `normalisation`: biased -2 phi (<eta> - kappa) and 2 phi eta_error, NaN where eta never changed
+        against a bias; semi-grand as given, error 0; canonical NaN.
+    mu_offset : numpy.ndarray (n, q), eV
+        How far the mean of dg/deta, which mu of a bias is, may lie from dg/deta at <eta>: half the variance times the
+        curvature of mu, which is taken from ideal mixing on the sublattices, k_B T / x^2 where one is nearly empty. It
+        falls with the number of sites, and is large where a bias holds a sublattice against an end of its range.
+        Zero for the other ensembles.
     composition : numpy.ndarray (n,)
         Mean fraction of occupied sites.
     energy, energy_error : numpy.ndarray (n,), eV per site
@@ -116,6 +121,7 @@ class LatticeResult:
     eta_error: Array
     mu: Array
     mu_error: Array
+    mu_offset: Array
     composition: Array
     energy: Array
     energy_error: Array
@@ -537,6 +543,8 @@ class LatticeMC:
         eta_error = np.array([run.eta_error for run in done]).reshape(n, q)
         if conditions.ensemble == "biased":
             found, error = -2.0 * conditions.phi * (eta - conditions.kappa), 2.0 * conditions.phi * eta_error
+            # held against an end of its range, eta says only that mu is larger or smaller than this
+            found, error = (np.where((conditions.phi > 0.0) & (eta_error == 0.0), np.nan, v) for v in (found, error))
         elif conditions.ensemble == "semi-grand":
             found, error = conditions.mu.copy(), np.zeros((n, q))
         else:
@@ -548,6 +556,7 @@ class LatticeMC:
             eta_error=eta_error,
             mu=found,
             mu_error=error,
+            mu_offset=np.array([run.offset for run in done]).reshape(n, q) * (conditions.ensemble == "biased"),
             reason=[run.reason for run in done],
             occupations=np.array([run.occupations for run in done]),
             seeds=seeds,
@@ -561,6 +570,17 @@ class LatticeMC:
     def _chunk(self, every: int) -> int:
         """Sweeps in one call of a kernel: a multiple of `every`."""
         return max(1, CHUNK // (self.n_sites * every)) * every
+
+    def _offset(self, x: Array, count: Whole, T: float) -> Array:
+        """See `LatticeResult.mu_offset`; x (L,) are mean occupations, count (samples, L) those of sublattices."""
+        sites = self.sublattice_sizes.astype(np.float64)
+        # of the rarer species; one that never came counts as seen once, in the next sample
+        rare = np.maximum(np.minimum(x, 1.0 - x), 1.0 / (sites * (len(count) + 1)))
+        variance = np.maximum((count / sites).var(axis=0), rare / sites)
+        share = sites / self.normalisation
+        size = share * self.boltzmann * T * variance / (2.0 * rare**2)
+        offset: Array = size @ np.abs(np.linalg.pinv(self.Q))
+        return offset
 
     def _one(self, conditions: _Conditions, c: int, seed: int, plan: _Plan) -> _Run:
         rng = as_rng(seed)
@@ -595,6 +615,7 @@ class LatticeMC:
             composition=float(occupied.sum()) * per_site,
             energy=float(energy[found.first :].mean()) * per_site,
             energy_error=found.energy_error * per_site,
+            offset=self._offset(occupied / self.sublattice_sizes, count[found.first :], conditions.T[c]),
             heat_capacity=found.variance * heat,
             heat_capacity_error=found.variance_error * heat,
             acceptance=walk.accepted / attempts,
@@ -629,6 +650,7 @@ class _Run:
 
     eta: Array
     eta_error: Array
+    offset: Array
     composition: float
     energy: float
     energy_error: float

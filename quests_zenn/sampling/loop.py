@@ -5,6 +5,8 @@ A run is a folder. ``run.json`` says what it is a run of, and each round has a f
     rounds/0003/points.csv     what was asked, and which criterion proposed it
     rounds/0003/answers/       answers of an oracle that keeps them, point by point
     rounds/0003/results.csv    what was found
+    rounds/0003/environments/  of the frames of each point that came with some
+    rounds/0003/scores.csv     dH of all points so far that have frames, and what they weigh
     rounds/0003/model/         the committee trained on all rounds so far
     rounds/0003/metrics.json   errors, budgets; the round has ended when this is there
 
@@ -22,21 +24,25 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import DataError, finite, positive, whole_number
+from quests_zenn._core.checks import DataError, DataWarning, finite, positive, whole_number
 from quests_zenn._core.parallel import resolve_jobs
 from quests_zenn.io.outputs import plain, replacing, write_json
 from quests_zenn.sampling.criteria import Budget, Context, check_criteria, propose
 from quests_zenn.sampling.domain import Polytope
 from quests_zenn.sampling.oracles import Oracle, Result
+from quests_zenn.sampling.snapshots import Snapshots, load_environments, save_environments
+from quests_zenn.sampling.weights import effective_sample_size
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -45,6 +51,12 @@ _CANDIDATES, _PROPOSALS, _POINTS, _MODEL, _SEARCH = range(5)
 
 #: Data have grown by this factor since the last fit from random starts: it is time for another.
 GROWN = 2.0
+
+#: A pool with more temperatures than this has measured ones, not those that were set.
+MOST_TEMPERATURES = 32
+
+#: Columns of scores.csv.
+_SCORES = ("density", "mean", "max", "novel")
 
 #: Told what goes on: a stage and how much of it.
 Progress = Callable[[str, int], None]
@@ -145,8 +157,9 @@ class ActiveLearning:
         When to end; a number is a budget of points.
     initial, per_round : int
         Points of the first round, which fill the domain, and of each one after it.
-    temperature : float or sequence of float, K
-        Several take turns.
+    temperature : float or sequence of float, optional, K
+        Several take turns, and points of one are not compared with those of another. By default those of a pool, else
+        300 K. Of a pool, rows at this temperature are candidates.
     n_candidates : int
         Points of the domain among which criteria choose.
     min_distance : float
@@ -162,6 +175,11 @@ class ActiveLearning:
         value.
     recency : float
         What a point counts less with each round that has passed since: 1 for nothing.
+    scores : Snapshots, optional
+        Points are scored by the frames that they come with: novelty and weights of rows from dH.
+    tolerance, surplus, plane, slices
+        See `Context`: below which eigenvalue g is not convex, how many proposals criteria make, chemical potentials
+        of the surroundings, axes of slices.
     tune_at : sequence of int
         Rounds in which the form of the model is searched for: see `quests_zenn.sampling.tuning.search`. It holds until
         the next search.
@@ -207,7 +225,7 @@ class ActiveLearning:
     stop: Stop | int = 300
     initial: int = 40
     per_round: int = 20
-    temperature: float | Sequence[float] = 300.0
+    temperature: float | Sequence[float] | None = None
     n_candidates: int = 20_000
     min_distance: float = 1e-3
     scale: npt.ArrayLike | None = None
@@ -215,6 +233,11 @@ class ActiveLearning:
     novelty: bool = True
     conserved: Sequence[int] = ()
     recency: float = 1.0
+    scores: Snapshots | None = None
+    tolerance: float = 0.0
+    surplus: float = 4.0
+    plane: npt.ArrayLike | None = None
+    slices: Sequence[tuple[int, int]] | None = None
     tune_at: Sequence[int] = ()
     tune_trials: int = 12
     tune_space: Mapping[str, Sequence[Any]] | None = None
@@ -240,10 +263,7 @@ class ActiveLearning:
             raise ValueError(f"min_distance must not be negative, got {self.min_distance!r}")
         if isinstance(self.stop, int):
             self.stop = Stop(self.stop)
-        temperatures = np.atleast_1d(np.asarray(self.temperature, dtype=np.float64))
-        if temperatures.ndim != 1 or not len(temperatures):
-            raise ValueError("temperature must be a number or a list of numbers")
-        self.temperatures = tuple(positive(float(t), "temperature") for t in temperatures)
+        self.temperatures = self._checked_temperatures()
         q = self.domain.dim
         if self.oracle.q != q:
             raise DataError(f"the domain has {q} order parameters and the oracle answers {self.oracle.q}")
@@ -254,6 +274,19 @@ class ActiveLearning:
         if length.shape != (q,) or not (np.isfinite(length).all() and (length > 0.0).all()):
             raise ValueError(f"scale must be {q} positive numbers, got {self.scale!r}")
         self.lengths = length
+        if self.plane is not None:
+            self.plane = np.asarray(self.plane, dtype=np.float64).reshape(-1)
+        self._context_of(np.empty((0, q)), T=self.temperatures[0])  # judges what is only handed on
+        if self.scores is not None and not isinstance(self.scores, Snapshots):
+            raise ValueError(f"scores must be Snapshots(...), got {self.scores!r}")
+        if self.scores is not None and self.scores.novelty:
+            if not any(getattr(self.oracle, "snapshots", None) or ()):
+                raise ValueError(
+                    "novelty in dH needs a pool whose rows have snapshots, so that candidates can be compared before "
+                    "they are bought: PoolOracle(..., snapshots=[...])"
+                )
+            if not self.novelty:
+                raise ValueError("novelty in dH needs the novelty filter: leave novelty=True")
         if self.model is None:
             from quests_zenn.zenn import IDNN
 
@@ -272,6 +305,31 @@ class ActiveLearning:
         self.stopped_ = ""
         self._cold = 0
         self._found: dict[str, Any] = {}
+        self._environments: list[FloatArray | tuple[Path, int] | None] = []
+
+    def _checked_temperatures(self) -> tuple[float, ...]:
+        at = getattr(self.oracle, "candidate_temperatures", None)
+        there = None if at is None else np.unique(at())
+        given = self.temperature
+        if given is None:
+            if there is not None and len(there) > MOST_TEMPERATURES:
+                raise DataError(
+                    f"the pool has {len(there)} temperatures; a pool needs those that were set, not those that were "
+                    "measured"
+                )
+            given = 300.0 if there is None else there.tolist()
+        try:
+            temperatures = np.atleast_1d(np.asarray(given, dtype=np.float64))
+        except (TypeError, ValueError):
+            raise ValueError(f"temperature must be a number or a list of numbers, got {given!r}") from None
+        if temperatures.ndim != 1 or not len(temperatures):
+            raise ValueError("temperature must be a number or a list of numbers")
+        found = tuple(positive(float(t), "temperature") for t in temperatures)
+        for t in found:
+            if there is not None and not _same_temperature(there, t).any():
+                known = ", ".join(f"{value:g}" for value in there[:8]) + (", ..." if len(there) > 8 else "")
+                raise DataError(f"the pool has no rows at {t:g} K; it has rows at {known} K")
+        return found
 
     def _checked_test(self, test: tuple[Any, Any, Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
         q = self.domain.dim
@@ -327,14 +385,38 @@ class ActiveLearning:
         return self
 
     def _left(self) -> bool:
-        candidates = self.oracle.candidates()
-        return candidates is None or len(candidates) > len(set(self.rows_.index[self.rows_.index >= 0].tolist()))
+        return any(self._free(temperature) for temperature in self.temperatures)
+
+    def _free(self, temperature: float) -> bool:
+        """Whether there is a point to ask at this temperature."""
+        rows = self._candidates(temperature)
+        return rows is None or bool(rows[1].any())
+
+    def _candidates(self, temperature: float) -> tuple[FloatArray, npt.NDArray[np.bool_]] | None:
+        """All rows of a pool (N, q), and which are free at this temperature; None where any point may be asked."""
+        only = self.oracle.candidates()
+        if only is None:
+            return None
+        free = np.ones(len(only), bool)
+        free[self.rows_.index[self.rows_.index >= 0]] = False
+        at = getattr(self.oracle, "candidate_temperatures", None)
+        if at is not None:
+            free &= _same_temperature(at(), temperature)
+        return np.asarray(only), free
+
+    def _temperature(self, number: int) -> float:
+        """That of a round: the next in turn at which there is a point to ask."""
+        turn = number % len(self.temperatures)
+        in_turn = self.temperatures[turn:] + self.temperatures[:turn]
+        if len(in_turn) == 1:
+            return in_turn[0]
+        return next((t for t in in_turn if self._free(t)), in_turn[0])
 
     def _round(self, number: int) -> bool:
         """One round, or what is left of it; False if there is no point to ask."""
         began = time.monotonic()
         new = self.path is None or not (self._folder(number) / "metrics.json").exists()
-        temperature = self.temperatures[number % len(self.temperatures)]
+        temperature = self._temperature(number)
         points, names, budget = self._proposed(number, temperature)
         self._took("propose", began)
         if not len(points):
@@ -346,9 +428,12 @@ class ActiveLearning:
             reasons = sorted({m for m in rows.message if m})
             raise DataError(f"round {number}: none of {len(rows)} points was answered; the first reason: {reasons[0]}")
         began = time.monotonic()
-        model = self._trained(number)
+        weight, scored = self._weighed(number)
+        self._took("score", began)
+        began = time.monotonic()
+        model = self._trained(number, weight)
         self._took("train", began)
-        self.rounds_.append(self._measured(number, temperature, rows, model, budget))
+        self.rounds_.append(self._measured(number, temperature, rows, model, budget, scored))
         self.model_ = model
         if self.after_round is not None:
             self.after_round(self, number, new)
@@ -401,31 +486,55 @@ class ActiveLearning:
         return shares, dict(shares)
 
     def _context(self, number: int, temperature: float) -> Context:
-        rows, only = self.rows_, self.oracle.candidates()
+        rows, only = self.rows_, self._candidates(temperature)
+        novelty = None
         if only is None:
             rng = self._rng(number, _CANDIDATES)
             candidates = self.domain.sample(self.n_candidates, method="hit-and-run", rng=rng)
         else:
-            free = np.ones(len(only), bool)
-            free[rows.index[rows.index >= 0]] = False
-            candidates = np.asarray(only)[free]
-        good = rows.good
-        error = np.where(rows.round == number - 1, rows.error, np.nan)
-        return Context(
-            domain=self.domain,
-            candidates=candidates,
+            candidates = only[0][only[1]]
+            novelty = self._novelty_of(np.flatnonzero(only[1]))
+        # a point that is known at one temperature may be asked at another
+        here = _same_temperature(rows.T, temperature)
+        good = rows.good & here
+        last = rows.round[here].max(initial=-1)
+        error = np.where(rows.round == last, rows.error, np.nan)
+        return self._context_of(
+            candidates,
             only_candidates=only is not None,
             T=temperature,
             known_x=rows.x[good],
             known_mu=rows.mu[good],
             known_error=error[good],
             model=self.model_,
-            scale=self.lengths,
             rng=self._rng(number, _PROPOSALS),
             rounds=number,
+            environment_novelty=novelty,
+            trained=(rows.x[rows.good], rows.T[rows.good], rows.mu[rows.good]),
+        )
+
+    def _context_of(self, candidates: FloatArray, **more: Any) -> Context:
+        return Context(
+            domain=self.domain,
+            candidates=candidates,
+            scale=self.lengths,
             min_distance=self.min_distance,
             conserved=self.conserved,
+            tolerance=self.tolerance,
+            surplus=self.surplus,
+            plane=self.plane,
+            slices=self.slices,
+            **more,
         )
+
+    def _novelty_of(self, free: npt.NDArray[np.intp]) -> Callable[[npt.NDArray[np.intp]], FloatArray] | None:
+        """How novel the frames of candidates are, which are the rows `free` of a pool."""
+        if self.scores is None or not self.scores.novelty:
+            return None
+        files: Sequence[Path | None] = self.oracle.snapshots  # type: ignore[attr-defined]
+        # what is known at any temperature: environments are environments
+        known = [part for part in self._loaded() if part is not None]
+        return self.scores.novelty_against(lambda row: files[free[row]], known, self.n_jobs)
 
     # evaluate ---------------------------------------------------------------------------------------------------------
 
@@ -439,30 +548,43 @@ class ActiveLearning:
             *(f"{name}_error" for name in potentials),
             "F",
         ]
+        extra = [] if self.scores is None else ["environments"]
         if stored is None:
             seeds = self._rng(number, _POINTS).integers(0, 2**31 - 1, n)
             began = time.monotonic()
             taken = self.rows_.index[self.rows_.index >= 0]
             more: dict[str, Any] = {}
             if self.model_ is not None and "mu_guess" in inspect.signature(self.oracle.evaluate).parameters:
-                more["mu_guess"] = _mu(self.model_, points, np.full(n, temperature))
-            result = self.oracle.evaluate(
-                points,
-                np.full(n, temperature),
-                seeds=seeds,
-                jobs=self.n_jobs,
-                folder=None if self.path is None else self._folder(number) / "answers",
-                used=taken,
-                **more,
-            )
-            self._took("evaluate", began)
-            values, index, messages = _table_of(result, n, q)
+                more["mu_guess"] = self._guessed(points, temperature)
+            with ExitStack() as stack:
+                folder = None if self.path is None else self._folder(number) / "answers"
+                if folder is None and self.scores is not None:  # frames must outlive the call
+                    folder = Path(stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True)))
+                result = self.oracle.evaluate(
+                    points,
+                    np.full(n, temperature),
+                    seeds=seeds,
+                    jobs=self.n_jobs,
+                    folder=folder,
+                    used=taken,
+                    **more,
+                )
+                self._took("evaluate", began)
+                values, index, messages = _table_of(result, n, q)
+                kept = self._described(number, result, messages)
             self._write_csv(
                 number,
                 "results.csv",
-                ["id", "T", *columns, "index", "message"],
+                ["id", "T", *columns, "index", *extra, "message"],
                 (
-                    [i, repr(temperature), *map(repr, values[i].tolist()), int(index[i]), " ".join(messages[i].split())]
+                    [
+                        i,
+                        repr(temperature),
+                        *map(repr, values[i].tolist()),
+                        int(index[i]),
+                        *([_count(kept[i])] if extra else []),
+                        " ".join(messages[i].split()),
+                    ]
                     for i in range(n)
                 ),
             )
@@ -473,6 +595,9 @@ class ActiveLearning:
             values = _columns(stored, columns)
             index = _columns(stored, ["index"])[:, 0].astype(np.int64)
             messages = [row["message"] for row in stored]
+            counts = _columns(stored, extra).astype(np.int64)[:, 0].tolist() if extra else [0] * n
+            kept = [(self._shelf(number, i), count) if count else None for i, count in enumerate(counts)]
+        self._environments += kept
         return Row(
             x=values[:, :q],
             T=np.full(n, temperature),
@@ -486,6 +611,94 @@ class ActiveLearning:
             criterion=list(names),
             message=[" ".join(message.split()) for message in messages],
         )
+
+    def _guessed(self, points: FloatArray, temperature: float) -> FloatArray:
+        """mu (n, q) as the model expects it, no farther from what was measured than that is wide: far from all data a
+        guess may be absurd, and a bias that follows it only finds itself."""
+        guess = _mu(self.model_, points, np.full(len(points), temperature))
+        mu = self.rows_.mu[self.rows_.good]
+        low, high = np.nanmin(mu, axis=0), np.nanmax(mu, axis=0)
+        found: FloatArray = np.clip(guess, low - (high - low), high + (high - low))
+        return found
+
+    # scores of snapshots ----------------------------------------------------------------------------------------------
+
+    def _shelf(self, number: int, point: int) -> Path:
+        """Where the environments of a point are kept."""
+        return self._folder(number) / "environments" / f"{point:04d}.npy"
+
+    def _described(self, number: int, result: Result, messages: list[str]) -> list[Any]:
+        """Environments of the frames that points came with, made once; a file that cannot be read is told."""
+        kept: list[Any] = [None] * len(messages)
+        named = getattr(result, "snapshots", None)  # an oracle of somebody else may not know of them
+        if self.scores is None or named is None:
+            return kept
+        answered: npt.NDArray[np.bool_] = np.asarray(np.isfinite(np.hstack([result.x, result.mu])).all(axis=1))
+        for i, file in enumerate(named):
+            if file is None or not answered[i]:
+                continue
+            try:
+                found = self.scores.environments(file, self.n_jobs)
+            except DataError as error:  # mu counts without it
+                told = f"point {i}: no scores: {error}"
+                messages[i] = f"{messages[i]}; {told}" if messages[i] else told
+                continue
+            if self.path is None:
+                kept[i] = found
+            else:
+                save_environments(self._shelf(number, i), found)
+                kept[i] = (self._shelf(number, i), len(found))
+        return kept
+
+    def _loaded(self) -> list[FloatArray | None]:
+        """Environments of all points so far."""
+        return [load_environments(*part) if isinstance(part, tuple) else part for part in self._environments]
+
+    def _weighed(self, number: int) -> tuple[FloatArray, dict[str, Any] | None]:
+        """Weights of all points so far (n,) from scores and age, and what is told of the scores."""
+        weight = self.recency ** (number - self.rows_.round).astype(np.float64)
+        if self.scores is None:
+            return weight, None
+        n = len(self.rows_)
+        stored = self._stored(number, "scores.csv")
+        values = np.full((n, len(_SCORES) + 1), np.nan)
+        values[:, -1] = 1.0
+        if stored is not None:
+            if len(stored) != n:
+                raise DataError(f"{self._folder(number) / 'scores.csv'}: has {len(stored)} rows for {n} points")
+            values = _columns(stored, [*_SCORES, "weight"])
+        else:
+            scores = self.scores.scores(self._loaded(), self.n_jobs)
+            if scores is not None:
+                rows = scores.names.astype(np.int64)
+                values[rows, :-1] = np.column_stack([getattr(scores, name) for name in _SCORES])
+                values[:, -1] = self.scores.row_weights(scores, n)
+            elif not any(part is not None for part in self._environments):
+                warnings.warn(
+                    f"round {number}: no point came with snapshots that can be read, so that there are no scores",
+                    DataWarning,
+                    stacklevel=2,
+                )
+            self._write_csv(
+                number,
+                "scores.csv",
+                ["id", "round", "environments", *_SCORES, "weight"],
+                (
+                    [i, int(self.rows_.round[i]), _count(self._environments[i]), *map(repr, values[i].tolist())]
+                    for i in range(n)
+                ),
+            )
+        weight = weight * values[:, -1]
+        good = self.rows_.good
+        known = ~np.isnan(values[:, 0])
+        mean, most = (values[known, _SCORES.index(name)] for name in ("mean", "max"))
+        return weight, {
+            "weights": self.scores.weights,
+            "n_scored": int(known.sum()),
+            "mean_dh": float(mean.mean()) if known.any() else None,
+            "max_dh": float(most.max()) if known.any() else None,
+            "effective_sample_size": effective_sample_size(weight[good]) if good.any() else 0.0,
+        }
 
     def _spread(self) -> FloatArray:
         """How far each component of mu spreads over all that is known."""
@@ -506,7 +719,7 @@ class ActiveLearning:
 
     # train ------------------------------------------------------------------------------------------------------------
 
-    def _trained(self, number: int) -> Any:
+    def _trained(self, number: int, weight: FloatArray) -> Any:
         from sklearn.base import clone
 
         rows = self.rows_
@@ -531,9 +744,10 @@ class ActiveLearning:
         if np.isfinite(rows.F[good]).any():
             targets["F"] = rows.F[good]
         errors: dict[str, FloatArray] = {}
-        if np.isfinite(rows.mu_error[good]).all():
-            errors["mu"] = rows.mu_error[good]
-        weight = self.recency ** (number - rows.round[good]).astype(np.float64)
+        known = _usual_where_unknown(rows.mu_error[good])
+        if known is not None:
+            errors["mu"] = known
+        weight = weight[good]
         model.fit(
             rows.x[good],
             rows.T[good],
@@ -577,7 +791,13 @@ class ActiveLearning:
     # measure ----------------------------------------------------------------------------------------------------------
 
     def _measured(
-        self, number: int, temperature: float, rows: Row, model: Any, budget: dict[str, Any]
+        self,
+        number: int,
+        temperature: float,
+        rows: Row,
+        model: Any,
+        budget: dict[str, Any],
+        scored: dict[str, Any] | None,
     ) -> dict[str, Any]:
         path = None if self.path is None else self._folder(number) / "metrics.json"
         if path is not None and path.exists():
@@ -603,6 +823,8 @@ class ActiveLearning:
         }
         if self.test is not None:
             entry["test"] = self._judged(model, *self.test)
+        if scored is not None:
+            entry["scores"] = scored
         if path is not None:
             write_json(path, entry, overwrite=True)
         found = json.loads(json.dumps(plain(entry)))
@@ -661,11 +883,23 @@ class ActiveLearning:
         test = None
         if self.test is not None:
             test = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in self.test)).hexdigest()
+        # what is as it was before these settings came is not named: runs of then go on
+        later: dict[str, Any] = {}
+        if self.scores is not None:
+            later["scores"] = self.scores.about()
+        if self.tolerance:
+            later["tolerance"] = self.tolerance
+        if self.surplus != 4.0:
+            later["surplus"] = self.surplus
+        if self.plane is not None:
+            later["plane"] = np.asarray(self.plane).tolist()
+        if self.slices is not None:
+            later["slices"] = [list(pair) for pair in self.slices]
         return {
             "domain": hashlib.sha256(planes.tobytes()).hexdigest(),
             "names": list(self.names),
             "oracle": self.oracle.fingerprint(),
-            "model": {"kind": type(self.model).__name__, **{key: repr(value) for key, value in model.items()}},
+            "model": {"kind": type(self.model).__name__, **{key: _named(value) for key, value in model.items()}},
             "criteria": dict(self.criteria or {}),
             "initial": self.initial,
             "per_round": self.per_round,
@@ -682,13 +916,14 @@ class ActiveLearning:
             "tune_space": repr(self.tune_space),
             "test": test,
             "random_state": self.random_state,
+            **later,
         }
 
     @contextmanager
     def _opened(self, shared: bool = False) -> Iterator[None]:
         """The folder is made, or is found to be of this run; nobody else may work in it meanwhile."""
         self.rows_, self.rounds_, self.model_, self._cold = Row.none(self.domain.dim), [], None, 0
-        self._found = {}
+        self._found, self._environments = {}, []
         if self.path is None:
             yield
             return
@@ -725,6 +960,35 @@ class ActiveLearning:
                 f"{self.path}: is a run with another {' and '.join(sorted(other))}; a run goes on with the settings "
                 "that it began with: choose a new folder, or the old settings"
             )
+
+
+def _same_temperature(T: FloatArray, temperature: float) -> npt.NDArray[np.bool_]:
+    """Which of T (n,) are this one, but for how it was written."""
+    return np.asarray(np.abs(T - temperature) <= 1e-6 * temperature)
+
+
+def _count(kept: Any) -> int:
+    """Environments of a point, in memory or on disk."""
+    return 0 if kept is None else int(kept[1]) if isinstance(kept, tuple) else len(kept)
+
+
+def _named(value: Any) -> str:
+    """A setting of the model; a file by what is in it, wherever it lies."""
+    if isinstance(value, os.PathLike):
+        try:
+            return f"file {hashlib.sha256(Path(value).read_bytes()).hexdigest()}"
+        except OSError:
+            return repr(value)
+    return repr(value)
+
+
+def _usual_where_unknown(error: FloatArray) -> FloatArray | None:
+    """Errors (n, q), each component with the median of what is known of it where none, or zero, was told. None if
+    nothing is known of a component: its noise is learned."""
+    told = np.where(np.isfinite(error) & (error > 0.0), error, np.nan)
+    if np.isnan(told).all(axis=0).any():
+        return None
+    return np.where(np.isnan(told), np.nanmedian(told, axis=0), told)
 
 
 def _mu(model: Any, x: FloatArray, T: FloatArray) -> FloatArray:

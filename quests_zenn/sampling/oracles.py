@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +37,7 @@ from quests_zenn.sampling._results import (
     shifted,
     where,
 )
+from quests_zenn.sampling.snapshots import check_files, files_of, judged
 
 __all__ = [
     "BiasedSimulation",
@@ -70,11 +72,13 @@ class PoolOracle:
     F : array_like, shape (N,), optional
         NaN where unknown.
     names : sequence of str, optional
+    snapshots : sequence of path or None, optional
+        File of frames of each row, in any format that ASE reads, with an index or without (``run.xyz@::10``).
 
     Raises
     ------
     DataError
-        If shapes do not fit, a row is not finite, T is not positive, or there are no rows.
+        If shapes do not fit, a row is not finite, T is not positive, there are no rows, or a file is not there.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class PoolOracle:
         mu_error: npt.ArrayLike | None = None,
         F: npt.ArrayLike | None = None,
         names: Sequence[str] | None = None,
+        snapshots: Sequence[str | os.PathLike[str] | None] | None = None,
     ) -> None:
         self.x, self.mu = as_matrix(x, "x"), as_matrix(mu, "mu")
         n, self.q = self.x.shape
@@ -107,6 +112,7 @@ class PoolOracle:
         if self.F is not None and np.isinf(self.F).any():
             raise DataError(f"F must be finite, and row {np.flatnonzero(np.isinf(self.F))[0]} of the pool is not")
         self.names = check_names(names, self.q)
+        self.snapshots = None if snapshots is None else check_files(snapshots, n)
         several = bool(np.ptp(self.T) > 0.0)
         at = np.column_stack([self.x, self.T]) if several else self.x
         spread = at.std(axis=0)
@@ -122,6 +128,7 @@ class PoolOracle:
         T: str | float = "T",
         mu_error: Sequence[str] | None = None,
         F: str | None = None,
+        snapshots: str | None = None,
     ) -> PoolOracle:
         """A pool from columns of a table.
 
@@ -134,6 +141,8 @@ class PoolOracle:
             Column of temperatures in K, or one for all rows.
         mu_error : sequence of str, optional
         F : str, optional
+        snapshots : str, optional
+            Column of files of frames, relative to the folder of the table; empty where there is none.
 
         Raises
         ------
@@ -158,6 +167,7 @@ class PoolOracle:
             None if mu_error is None else columns(mu_error, "mu_error"),
             None if F is None else table.column(F),
             names=tuple(x),
+            snapshots=None if snapshots is None else files_of(table, snapshots),
         )
 
     def __len__(self) -> int:
@@ -167,9 +177,15 @@ class PoolOracle:
         """Order parameters of all rows, (N, q)."""
         return self.x.copy()
 
+    def candidate_temperatures(self) -> FloatArray:
+        """T of all rows, (N,), K: a row is a candidate at its own temperature only."""
+        return self.T.copy()
+
     def fingerprint(self) -> str:
-        """SHA-256 of the rows and their names."""
-        settings = {"oracle": "pool", "names": self.names}
+        """SHA-256 of the rows and their names, and of the names of their files of frames, without folders."""
+        settings: dict[str, Any] = {"oracle": "pool", "names": self.names}
+        if self.snapshots is not None:
+            settings["snapshots"] = [None if file is None else file.name for file in self.snapshots]
         return fingerprint_of(settings, self.x, self.mu, self.T, self.mu_error, self.F)
 
     def evaluate(
@@ -205,6 +221,7 @@ class PoolOracle:
         result.index = np.full(len(asked), -1, np.int64)
         result.mu_error = None if self.mu_error is None else np.full(asked.shape, np.nan)
         result.F = None if self.F is None else np.full(len(asked), np.nan)
+        result.snapshots = None if self.snapshots is None else [None] * len(asked)
         rows = np.flatnonzero(free)
         for i, point in enumerate(at):
             if not len(rows):
@@ -220,6 +237,8 @@ class PoolOracle:
                 result.mu_error[i] = self.mu_error[row]
             if result.F is not None and self.F is not None:
                 result.F[i] = self.F[row]
+            if result.snapshots is not None and self.snapshots is not None:
+                result.snapshots[i] = self.snapshots[row]
         return result
 
 
@@ -232,7 +251,8 @@ class FunctionOracle:
     Parameters
     ----------
     function : callable
-        ``function(x, T)`` with x (n, q) and T (n,); returns mu (n, q), or mu and F (n,). It is called once with all
+        ``function(x, T)`` with x (n, q) and T (n,); returns mu (n, q), or mu and F (n,), or mu, F (or None) and a list
+        of n files of frames (or None). It is called once with all
         points, and if that fails once for each point, so that a point that cannot be computed costs only itself. Where
         it returns NaN or infinity, the point has failed.
     q : int
@@ -320,16 +340,18 @@ class FunctionOracle:
                 answer = f"{where(i, asked[i], temperatures[i], self.names)}: {answer}"
             elif self.noise.any():
                 shift = self.noise * np.random.default_rng(numbers[i]).standard_normal(self.q)
-                answer = Answer(
-                    answer.x, tuple((np.array(answer.mu) + shift).tolist()), tuple(self.noise.tolist()), answer.F
-                )
+                noisy = tuple((np.array(answer.mu) + shift).tolist())
+                answer = replace(answer, mu=noisy, mu_error=tuple(self.noise.tolist()))
+            if isinstance(answer, Answer) and answer.note:
+                answer = replace(answer, note=f"{where(i, asked[i], temperatures[i], self.names)}: {answer.note}")
             result.put(i, answer)
         return result
 
     def _call(self, x: FloatArray, T: FloatArray) -> list[Answer | str]:
         """What the function says about some points; raises what it raises, or if that has the wrong shape."""
         said = self.function(x.copy(), T.copy())
-        mu, F = said if isinstance(said, tuple) and len(said) == 2 else (said, None)
+        parts = said if isinstance(said, tuple) and len(said) in (2, 3) else (said,)
+        mu, F, files = (*parts, None, None)[:3]
         mu = np.asarray(mu, dtype=np.float64)
         mu = mu[:, None] if self.q == 1 and mu.shape == (len(x),) else mu
         if mu.shape != x.shape:
@@ -337,15 +359,18 @@ class FunctionOracle:
         values = None if F is None else np.asarray(F, dtype=np.float64)
         if values is not None and values.shape != (len(x),):
             raise DataError(f"F must have the shape {(len(x),)}, got {values.shape}")
+        names = [None] * len(x) if files is None else list(files)
+        if len(names) != len(x):
+            raise DataError(f"there must be {len(x)} files of snapshots, got {len(names)}")
         answers: list[Answer | str] = []
         for i in range(len(x)):
             if not np.isfinite(mu[i]).all() or (values is not None and np.isinf(values[i])):
                 answers.append("the function returned NaN or infinity")
                 continue
             known = values is not None and not np.isnan(values[i])
-            answers.append(
-                Answer(tuple(x[i].tolist()), tuple(mu[i].tolist()), F=float(values[i]) if known else None)  # type: ignore[index]
-            )
+            file, note = judged(names[i])  # mu counts without it
+            energy = float(values[i]) if known else None  # type: ignore[index]
+            answers.append(Answer(tuple(x[i].tolist()), tuple(mu[i].tolist()), F=energy, snapshots=file, note=note))
         return answers
 
 
@@ -357,7 +382,9 @@ class ProgramOracle:
 
     The program finds a table `input` with columns ``id, T, <names...>, seed`` in its folder, and leaves a table
     `output` there with columns ``id`` and ``mu_<name>`` (or ``mu_0, mu_1, ...``) and, if it likes, ``x_<name>`` where
-    mu was really found, ``mu_error_<name>`` and ``F``. Rows may come in any order, other columns are passed over.
+    mu was really found, ``mu_error_<name>`` and ``F``, and ``snapshots``, a file of frames by its name in the folder of
+    the run (``run.xyz``, or ``run.xyz@::10`` for every tenth frame); one that is not there, or lies elsewhere, is told,
+    and the mu of that point counts all the same. Rows may come in any order, other columns are passed over.
 
     Each run has a folder and a process group of its own, which is ended as a whole: when the program has ended, when
     its time is over, or when this process is interrupted. A point fails if the program cannot be run, ends with another
@@ -369,8 +396,8 @@ class ProgramOracle:
     command : str or sequence of str
         The program and its arguments; a string is split as a shell would. Placeholders: ``{input}``, ``{output}``,
         ``{folder}``, ``{jobs}``, and with one point per run ``{seed}``, ``{T}`` and the names of the order parameters
-        (``{eta_0}``). ``{{`` is a brace. Arguments that name files in the current folder are made absolute, since the
-        program runs elsewhere.
+        (``{eta_0}``). ``{{`` is a brace. Arguments that name files in `folder` are made absolute, since the program
+        runs elsewhere.
     q : int, optional
         Number of order parameters; that of `names` if those are given.
     names : sequence of str, optional
@@ -384,6 +411,9 @@ class ProgramOracle:
     per : {"point", "batch"}
         One run for each point, `jobs` at a time; or one for all points of a call, and then one for each of those that
         it left open.
+    folder : path, optional
+        Arguments that are names of files here are made absolute; by default the current folder. In the fingerprint they
+        keep their names, so that it does not depend on where this folder lies.
 
     Raises
     ------
@@ -402,6 +432,7 @@ class ProgramOracle:
         input: str = "points.csv",
         output: str = "results.csv",
         per: str = "point",
+        folder: str | os.PathLike[str] | None = None,
     ) -> None:
         if q is None and names is None:
             raise ValueError("a program needs names of the order parameters, or their number q")
@@ -419,8 +450,9 @@ class ProgramOracle:
         of_point = (*OF_POINT, *self.names)
         batch = self.per == "batch"
         refused = dict.fromkeys(of_point, "differs from point to point; it needs per='point'") if batch else {}
-        template = Template(command, COMMON if batch else (*COMMON, *of_point), refused)
-        self.command = list(template.given)
+        template = Template(command, COMMON if batch else (*COMMON, *of_point), refused, folder)
+        self.command = template.arguments
+        self._portable = template.portable
         self._programs = Programs(
             template=template,
             names=self.names,
@@ -438,7 +470,7 @@ class ProgramOracle:
 
     def fingerprint(self) -> str:
         """SHA-256 of the command as it was given, the names, and `per`; not of what the program is made of."""
-        return fingerprint_of({"oracle": "program", "command": self.command, "names": self.names, "per": self.per})
+        return fingerprint_of({"oracle": "program", "command": self._portable, "names": self.names, "per": self.per})
 
     def evaluate(
         self,
@@ -481,9 +513,10 @@ class BiasedSimulation(Protocol):
 class MonteCarloOracle:
     """Biased Monte Carlo as an oracle: mu_i = -2 phi_i (<eta_i> - kappa_i), at <eta>.
 
-    This is the exact mean of dg/d(eta), and dg/d(eta) at <eta> to O(1/M), M the number of
-    sites. A bias with its centre at the asked point x ends at x - mu / (2 phi). With a guess of mu, the centre is moved
-    to x + mu / (2 phi), so that <eta> lands near x. In both cases the answer stands at <eta>, where it was found.
+    This is the exact mean of dg/d(eta), and dg/d(eta) at <eta> to O(1/M), M the number of sites; how far the two may be
+    apart (`LatticeResult.mu_offset`) is a part of the error. A bias with its centre at the asked point x ends at
+    x - mu / (2 phi). With a guess of mu, the centre is moved to x + mu / (2 phi), so that <eta> lands near x. In both
+    cases the answer stands at <eta>, where it was found.
 
     Parameters
     ----------
@@ -628,6 +661,8 @@ class MonteCarloOracle:
         eta, mu, error = (
             np.asarray(getattr(said, name), dtype=np.float64).reshape(n, self.q) for name in ("eta", "mu", "mu_error")
         )
+        # a point against an edge of the domain must not be believed more than it can tell
+        error = np.hypot(error, np.asarray(getattr(said, "mu_offset", 0.0), dtype=np.float64))
         settled = np.broadcast_to(np.asarray(getattr(said, "equilibrated", True), dtype=bool), (n,))
         reasons = getattr(said, "reason", [""] * n)
         answers: list[Answer | str] = []

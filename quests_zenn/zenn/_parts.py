@@ -82,6 +82,16 @@ class Block:
         return self.scale * torch.where(rungs(self.size) > 0.0, self.taper, 1.0)
 
 
+def stretches(blocks: list[Block]) -> dict[str, tuple[Block, npt.NDArray[np.int64]]]:
+    """By name, parameters that share the width of their prior; numbered where a block has several such stretches."""
+    found = {}
+    for block in blocks:
+        parts = block.stretches()
+        for i, which in enumerate(parts):
+            found[block.name if len(parts) == 1 else f"{block.name}[{i}]"] = block, which
+    return found
+
+
 @dataclass(frozen=True)
 class Design:
     """All that fixes the form of a model, apart from its parameters. Plain numbers and strings: it is kept as JSON.

@@ -23,7 +23,7 @@ import numpy as np
 
 from quests_zenn._core.checks import DataError
 from quests_zenn._core.parallel import Workers
-from quests_zenn.zenn._parts import Design, rungs
+from quests_zenn.zenn._parts import Design, rungs, stretches
 from quests_zenn.zenn._problem import Problem, Rows, Sums, one_thread
 
 if TYPE_CHECKING:
@@ -146,11 +146,11 @@ class Trainer:
         self.problem = Problem(design, rows, settings.convexity, seed)
         self.blocks = self.problem.parts.blocks
         #: Parameters that share the width of their prior; of each parameter, which these are.
-        self.stretches = [(block, torch.from_numpy(which)) for block in self.blocks for which in block.stretches()]
+        self.stretches = stretches(self.blocks)
         self.stretch_of = torch.empty(design.n_parameters, dtype=torch.int64)
         self.first_precision = []
-        for i, (name, (block, which)) in enumerate(zip(self._names(), self.stretches, strict=True)):
-            self.stretch_of[which] = i
+        for i, (name, (block, which)) in enumerate(self.stretches.items()):
+            self.stretch_of[torch.from_numpy(which)] = i
             self.first_precision.append((block.scale / (widths or {}).get(name, block.scale)) ** 2)
         self.checkpoint, self.progress = checkpoint, progress or (lambda stage, done: None)
         self.kinds = self.problem.kinds
@@ -177,14 +177,6 @@ class Trainer:
             self.epsilon["density"] *= 0.0
         self.train = torch.from_numpy(self._split(rng))
         self.last_saved = time.monotonic()
-
-    def _names(self) -> list[str]:
-        """Of the stretches: those of their blocks, numbered where a block has several."""
-        names: list[str] = []
-        for block in self.blocks:
-            count = len(block.stretches())
-            names.extend([block.name] if count == 1 else [f"{block.name}[{i}]" for i in range(count)])
-        return names
 
     def _split(self, rng: np.random.Generator) -> np.ndarray:
         """(M, R): 1 for rows that a member is trained on, 0 for those that it is judged by. Each member has its own.
@@ -528,7 +520,7 @@ class Trainer:
             growth = 1.0 if still else 1.05
             state.noise[kind] = max(floor, previous * min(growth, max(0.2, math.sqrt(ratio))))
         if self.settings.learn_priors:
-            for i, (block, which) in enumerate(self.stretches):
+            for i, (block, which) in enumerate(self.stretches.values()):
                 if not block.learned:
                     continue
                 squares = float((z[speak][:, which] ** 2 + inverse[speak][:, which]).sum())
@@ -689,7 +681,7 @@ class Trainer:
             misfit[kind] = float(sums.squares[kind].median()) / shown
         widths = {
             name: block.scale / math.sqrt(p)
-            for name, (block, _), p in zip(self._names(), self.stretches, state.precision, strict=True)
+            for (name, (block, _)), p in zip(self.stretches.items(), state.precision, strict=True)
         }
         return Trained(
             z.detach(),

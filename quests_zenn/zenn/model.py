@@ -24,7 +24,7 @@ from quests_zenn.io.outputs import check_output
 from quests_zenn.zenn import _mixture
 from quests_zenn.zenn._ideal import IdealMixing
 from quests_zenn.zenn._jets import Orders
-from quests_zenn.zenn._parts import BOLTZMANN, ENERGIES, GPA, THERMALS, Design, Parts, View, rungs
+from quests_zenn.zenn._parts import BOLTZMANN, ENERGIES, GPA, THERMALS, Design, Parts, View, rungs, stretches
 from quests_zenn.zenn._polynomials import Polynomials
 from quests_zenn.zenn._problem import Problem, Rows, one_thread
 from quests_zenn.zenn._rows import as_numbers, as_points, as_temperatures, make_rows, relative_to, what_is_known
@@ -671,6 +671,51 @@ class FreeEnergyModel(BaseEstimator):
             for order, part in self.ideal_.derivatives(points, T, wanted, design.boltzmann).items():
                 result[order] += part
         return result
+
+    def slopes_of_mu(self, x: npt.ArrayLike, T: npt.ArrayLike, member: int = 0) -> FloatArray:
+        """Derivatives of mu with respect to the parameters of one member, in units of the widths of their priors.
+
+        About the fit, the model is linear in its parameters, with a prior of unit covariance: what a further row would
+        teach follows from these (Laplace's approximation; see the criterion ``expected-error`` of `sampling`).
+
+        Parameters
+        ----------
+        x : array, shape (n,) or (n, q)
+        T : float or array, shape (n,)
+        member : int
+
+        Returns
+        -------
+        (n, q, n_parameters_), eV per unit of x
+
+        Raises
+        ------
+        DataError, ValueError
+            If the points, or the member, make no sense.
+        """
+        design = self._fitted()
+        if not 0 <= whole_number(member, "member", 0) < self.n_members_:
+            raise ValueError(f"member must lie below {self.n_members_}, got {member}")
+        points, heat, _ = self._points(x, T)
+        nothing = {f"mu_{i}": np.zeros(len(points)) for i in range(design.n_inputs)}
+        problem = Problem(design, Rows(points, heat, nothing, {}, np.ones(len(points))))
+        result = np.empty((len(points), design.n_inputs, design.n_parameters))
+
+        def work(chunk: tuple[int, int]) -> None:
+            for i, (_, _, slope) in enumerate(problem.residuals(self.z_[member : member + 1], *chunk, True)):
+                assert slope is not None
+                result[chunk[0] : chunk[1], i] = slope[0].numpy()
+
+        with one_thread(), Workers(self.n_jobs) as workers:
+            workers.run(work, problem.chunks)
+        return result * self._widths_learned()
+
+    def _widths_learned(self) -> FloatArray:
+        """(P,) learned width of the prior of each parameter, over the width that it began with."""
+        found = np.ones(self.n_parameters_)
+        for name, (block, which) in stretches(self.design_.blocks()).items():
+            found[which] = self.report_["prior_widths"][name] / block.scale
+        return found
 
     def _parts_at(self, points: FloatArray, T: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """F_k, S_k and p_k of members: (n_members, n, K) each."""

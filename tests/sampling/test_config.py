@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 from quests_zenn._core.checks import DataError
 from quests_zenn.sampling.config import from_config
 from quests_zenn.sampling.oracles import MonteCarloOracle, PoolOracle, ProgramOracle
+from quests_zenn.zenn import IdealMixing
 
 pytestmark = pytest.mark.extra
 
@@ -115,6 +116,18 @@ def test_a_lattice(tmp_path: Path) -> None:
     assert 0.2 < found.x[0, 0] < 0.45
 
 
+def test_ideal_mixing_is_that_of_the_domain(tmp_path: Path) -> None:
+    assert from_config(config(tmp_path, LATTICE)).model.ideal is None
+    assert from_config(config(tmp_path, LATTICE + "[model]\nideal = false\n")).model.ideal is None
+    assert from_config(config(tmp_path, LATTICE + "[model]\nideal = true\n")).model.ideal == IdealMixing.simplex(1)
+    np.savetxt(tmp_path / "Q.txt", [[0.5, 0.5], [0.5, -0.5]])
+    domain = 'kind = "sublattices"\nfile = "Q.txt"\n'
+    text = POOL.replace('kind = "box"\nlow = [0.0, 0.0]\nhigh = [1.0, 1.0]\n', domain) + "[model]\nideal = 2\n"
+    found = from_config(config(tmp_path, text)).model.ideal
+    mixing = IdealMixing.sublattices([[0.5, 0.5], [0.5, -0.5]])
+    assert found == IdealMixing(mixing.P, mixing.c, 2.0 * mixing.weights)
+
+
 def test_the_example() -> None:
     run = from_config(EXAMPLES / "wells.toml", "never_made")
     assert isinstance(run.oracle, ProgramOracle)
@@ -167,6 +180,12 @@ def test_the_potentials_of_the_example_are_a_gradient(tmp_path: Path) -> None:
         (POOL.replace("eta_0", "eta_9"), "conserved of .domain. names 'eta_9'"),
         (POOL.replace("seed = 7", "seed = -7"), "random_state"),
         (POOL.replace("seed = 7", "temperature = 'hot'"), "temperature"),
+        (POOL + "[model]\nideal = true\n", r"ideal of \[model\] needs a \[domain\] that tells occupations"),
+        (
+            LATTICE + "[model]\nideal = 'yes'\n",
+            "must be true, false or the number of sites that g refers to, got 'yes'",
+        ),
+        (LATTICE + "[model]\nideal = 0\n", "must be true, false or the number of sites"),
         (LATTICE.replace("square", "sqare"), "did you mean 'square'"),
         (LATTICE.replace("size = 8", "size = 0"), r"\[oracle\]"),
         (LATTICE.replace("pairs = [0.02]", "pairs = ['x']"), r"\[oracle\]"),

@@ -63,6 +63,27 @@ class Separable:
             found[order] = values if members else values.mean(0)
         return found
 
+    @property
+    def n_members_(self) -> int:
+        return len(self.members)
+
+    @property
+    def n_parameters_(self) -> int:
+        return 4 * len(self.members[0])
+
+    @property
+    def report_(self) -> dict[str, Any]:
+        return {"targets": {f"mu_{i}": {"noise": 0.1} for i in range(len(self.members[0]))}}
+
+    def slopes_of_mu(self, x: Any, T: Any, member: int = 0) -> Array:
+        """Of four powers of each component."""
+        q = len(self.members[0])
+        x = np.asarray(x, float).reshape(-1, q)
+        slopes = np.zeros((len(x), q, q, 4))
+        for i in range(q):
+            slopes[:, i, i] = x[:, i : i + 1] ** np.arange(4)
+        return slopes.reshape(len(x), q, 4 * q)
+
 
 class Ring(Separable):
     """g = (r^2 - 1)^2 + 0.1 y^2: wells at (-1, 0) and (1, 0), a wall of height 1 between them, and a way around it."""
@@ -106,6 +127,46 @@ def rows(points: Array) -> list[tuple[float, ...]]:
 
 
 # known answers --------------------------------------------------------------------------------------------------------
+
+
+def test_expected_error_names_what_tells_of_most() -> None:
+    """mu = a + b x with unit priors: the middle tells of a everywhere, then an end tells of b."""
+
+    class Straight(Separable):
+        n_parameters_ = 2
+
+        def slopes_of_mu(self, x: Any, T: Any, member: int = 0) -> Array:
+            x = np.asarray(x, float).reshape(-1)
+            return np.stack([np.ones(len(x)), x], axis=1)[:, None]
+
+    x = np.linspace(-1.0, 1.0, 21)[:, None]
+    model = Straight((BOWL,))
+    # after the middle x^2 / 3 of the variance is left on average, after an end (1 -+ x)^2 / 2
+    first = CRITERIA["expected-error"](context(line(), x, model), 2)[:2, 0]
+    assert np.abs(first).tolist() == [0.0, 1.0]
+    known = {"known_x": [[-1.0]], "known_mu": [[0.3]]}
+    assert CRITERIA["expected-error"](context(line(), x, model, **known), 1)[0, 0] == 1.0
+    # where nothing was measured nothing is known
+    unknown = {"known_x": [[0.0]], "known_mu": [[np.nan]]}
+    again = CRITERIA["expected-error"](context(line(), x, model, **unknown, min_distance=0.01), 1)[0, 0]
+    assert abs(again) == pytest.approx(0.1)
+
+
+def test_expected_error_needs_slopes() -> None:
+    class Without:
+        derivatives = Separable((WELL,)).derivatives
+
+    with pytest.raises(ValueError, match="needs a model that has slopes_of_mu"):
+        CRITERIA["expected-error"](context(line(), drawn(line(), 5), Without()), 1)
+
+
+def test_sets_are_not_filtered() -> None:
+    """Of points that were chosen together the novelty filter takes none away."""
+    domain = square()
+    here = context(domain, drawn(domain, 200), Separable((WELL, BOWL)), known_x=drawn(domain, 5, 2))
+    points, names = propose(here, {"expected-error": 8}, fill=False)
+    assert names == ["expected-error"] * 8
+    np.testing.assert_array_equal(points, CRITERIA["expected-error"](here, 8)[:8])
 
 
 def test_committee_names_the_largest_disagreement_first() -> None:

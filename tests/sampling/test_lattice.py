@@ -286,6 +286,23 @@ def test_means_over_all_states(given: dict[str, Any], clusters: Any, variables: 
         np.testing.assert_allclose(found.mu_error[0], 2.0 * phi * found.eta_error[0])
 
 
+def test_a_bias_that_holds_a_lattice_against_an_edge_says_nothing_of_mu() -> None:
+    """No site is ever filled: mu is larger than 2 phi kappa, which is no answer, least of all one without error."""
+    mc = LatticeMC.square(8, boltzmann=1.0)
+    found = mc.run(0.1, phi=[[10.0], [10.0]], kappa=[[-5.0], [0.3]], sweeps=200, seed=1, jobs=1)
+    assert found.eta[0, 0] == 0.0
+    assert np.isnan(found.mu[0]).all()
+    assert np.isnan(found.mu_error[0]).all()
+    assert not found.equilibrated[0]
+    assert np.isfinite(found.mu[1]).all()
+    assert found.mu_error[1, 0] > 0.0
+    # an order parameter without a bias is free: there mu is zero, whatever it did
+    labels = np.indices((8, 8)).sum(0).ravel() % 2
+    two = mc.with_order_parameters(labels, [[0.5, 0.5], [0.5, -0.5]])
+    free = two.run(0.1, phi=[10.0, 0.0], kappa=[0.3, 0.0], sweeps=200, seed=1, jobs=1)
+    assert free.mu[0, 1] == 0.0
+
+
 def test_errors_are_those_of_repeated_runs() -> None:
     """Ideal solution under a bias: the distribution of the number of occupied sites is known, and so is its mean."""
     N, T, runs = 100, 1.0, 300
@@ -740,3 +757,23 @@ def test_neighbours_that_are_refused() -> None:
         LatticeMC.fcc(2, a=0.0)
     with pytest.raises(ValueError, match=r"species must be two symbols"):
         LatticeMC.square(2).atoms([0, 1, 0, 1], ("Cu",))  # type: ignore[arg-type]
+
+
+def test_the_offset_of_mu_is_what_a_small_cell_is_off_by() -> None:
+    """Ideal solution on few sites: mu of a bias is the mean of dg/deta over the cell, not dg/deta at the mean."""
+    mc = LatticeMC.square(4, 0.0)
+    kT = mc.boltzmann * 600.0
+    found = mc.run(600.0, phi=[0.5], kappa=[[-0.1], [0.3], [0.5]], sweeps=20_000, seed=1, jobs=1)
+    x = found.eta[:, 0]
+    apart = np.abs(found.mu[:, 0] - kT * np.log(x / (1.0 - x)))
+    assert (apart < 3.0 * np.hypot(found.mu_error[:, 0], found.mu_offset[:, 0])).all()
+    # next to the edge the cell is far off, and says so; in the middle it is not
+    assert apart[0] > 5.0 * found.mu_error[0, 0]
+    assert found.mu_offset[0, 0] > 10.0 * found.mu_offset[2, 0]
+    larger = LatticeMC.square(16, 0.0).run(600.0, phi=[0.5], kappa=[[0.3]], sweeps=2_000, seed=1, jobs=1)
+    assert larger.mu_offset[0, 0] < 0.2 * found.mu_offset[1, 0]
+
+
+def test_other_ensembles_have_no_offset() -> None:
+    mc = LatticeMC.square(4, 0.02)
+    assert (mc.run(600.0, mu=[0.1], sweeps=100, seed=1, jobs=1).mu_offset == 0.0).all()

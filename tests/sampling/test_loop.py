@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ pytest.importorskip("safetensors")
 
 from quests_zenn._core.checks import DataError  # noqa: E402
 from quests_zenn.sampling import ActiveLearning, Polytope  # noqa: E402
-from quests_zenn.sampling.loop import Row, Stop, errors_over_points  # noqa: E402
+from quests_zenn.sampling.loop import Row, Stop, _usual_where_unknown, errors_over_points  # noqa: E402
 from quests_zenn.sampling.oracles import FunctionOracle, PoolOracle  # noqa: E402
 from quests_zenn.zenn import IDNN  # noqa: E402
 
@@ -319,3 +320,26 @@ def test_dimensions_that_do_not_fit() -> None:
 def test_no_rows() -> None:
     assert len(Row.none(3)) == 0
     assert Row.none(3).good.shape == (0,)
+
+
+def test_errors_that_nobody_told_are_the_usual_ones() -> None:
+    error = np.array([[0.1, np.nan], [np.nan, 0.5], [0.3, 0.0], [0.2, 0.7]])
+    found = _usual_where_unknown(error)
+    assert found is not None
+    np.testing.assert_allclose(found, [[0.1, 0.6], [0.2, 0.5], [0.3, 0.6], [0.2, 0.7]])
+    assert _usual_where_unknown(np.array([[0.1, np.nan], [0.2, np.nan]])) is None
+    assert _usual_where_unknown(np.zeros((2, 1))) is None
+
+
+def test_guesses_stay_near_what_was_measured() -> None:
+    """A model that is absurd far from data must not lead a bias there."""
+
+    class Absurd:
+        def derivatives(self, x: Any, T: Any, orders: Any, members: bool = False) -> Any:
+            return {order: np.full(len(x), 1e6 * (-1) ** order[0]) for order in orders}
+
+    run = ActiveLearning(Polytope.box([0.0, 0.0], [1.0, 1.0]), FunctionOracle(lambda x, T: x, 2), IDNN(verbose=False))
+    x, mu = np.array([[0.1, 0.2], [0.3, 0.4]]), np.array([[1.0, 0.0], [2.0, 5.0]])
+    run.rows_ = replace(Row.none(2), x=x, T=np.full(2, 300.0), mu=mu, F=np.full(2, np.nan))
+    run.model_ = Absurd()
+    np.testing.assert_allclose(run._guessed(np.zeros((1, 2)), 300.0), [[0.0, 10.0]])
