@@ -132,7 +132,7 @@ class Direct:
         w = nodes(0.0, np.exp(-4.0 * J / KT), 5)
         cold = -4.0 * J / (BOLTZMANN * np.log(w))
         found = run.run(cold, mu=np.zeros((1, 2)), start=checkerboard, seed=int(seeds[1]), **settings)
-        excess = fitted(w, (found.energy + J) / w, _error(found.energy_error, J * w, mc, sweeps) / w, 2)
+        excess = fitted(w, (found.energy + J) / w, _error(found.energy_error, w, mc, sweeps, 4.0 * J) / w, 2)
         self.begin = -J - KT / (4.0 * J) * integral(excess, 0.0, float(np.exp(-4.0 * J / KT)))
 
         y = nodes(1.0, np.exp(-ORDERED_END * J / KT), 8)
@@ -163,9 +163,9 @@ def _first(mu: Array) -> Array:
     return np.stack([mu, np.zeros(len(mu))], axis=1)
 
 
-def _error(found: Array, rare: Array, mc: LatticeMC, sweeps: int) -> Array:
-    """Standard errors, not below those of independent rare events: few events do not tell their own."""
-    return np.maximum(found, np.sqrt(np.abs(rare) * np.max(np.abs(rare) / rare) / (mc.n_sites * sweeps)))
+def _error(found: Array, rare: Array, mc: LatticeMC, sweeps: int, size: float = 1.0) -> Array:
+    """Standard errors, not below those of independent rare events of one size: few events do not tell their own."""
+    return np.maximum(found, size * np.sqrt(rare / (mc.n_sites * sweeps)))
 
 
 # --- phase boundary from a free energy --------------------------------------------------------------------------------
@@ -333,7 +333,11 @@ def part_lattice(size: Row, store: Store) -> None:
 
     def direct(L: int, sweeps: int, seed: int) -> Row:
         found = Direct(alloy(L), sweeps, seed, jobs)
-        return {**found.coexistence(), "flips": found.flips, "stayed": found.stayed}
+        try:
+            where = found.coexistence()
+        except ValueError:  # branches that do not cross: a phase was lost
+            return {"flips": found.flips, "stayed": False}
+        return {**where, "flips": found.flips, "stayed": found.stayed}
 
     held = store(lambda: held_out(sizes, jobs), task="held")
     for seed in range(max(2, size["few"])):
@@ -455,7 +459,8 @@ def write_lattice(content: Row) -> list[str]:
                 {"strategy": "grid" if name.startswith("grid") else name, "entries": [curve[i] for curve in mine]}
             )
     for sweeps in dict.fromkeys(row["sweeps"] for row in rows if row["task"] == "direct"):
-        entries = [{"points": 21, **row} for row in rows if row["task"] == "direct" and row["sweeps"] == sweeps]
+        mine = [row for row in rows if row["task"] == "direct" and row["sweeps"] == sweeps and row["stayed"]]
+        entries = [{"points": 8 + 5 + 8, **row} for row in mine]
         groups.append({"strategy": f"direct, {sweeps} sweeps", "entries": entries})
     lines += errors_table(
         f"Absolute errors, mean ± standard deviation over runs, against the direct runs at {sizes['large']} x "

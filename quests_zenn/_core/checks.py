@@ -34,6 +34,8 @@ def positive(value: Any, name: str) -> float:
     """
     try:
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a number, got {value!r}") from None
     if not (math.isfinite(number) and number > 0.0):
@@ -51,6 +53,8 @@ def finite(value: Any, name: str) -> float:
     """
     try:
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a number, got {value!r}") from None
     if not math.isfinite(number):

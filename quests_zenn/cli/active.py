@@ -29,7 +29,8 @@ def active(config: str, **options: Any) -> None:
     CONFIG names the domain of order parameters, the oracle that answers points (measured rows, a program, lattice Monte
     Carlo, icet), the model, the criteria that propose points, the budget, and how frames of points are scored. The
     state is on disk after every step: a run that was killed, or whose budget was raised, goes on where it stopped when
-    the same command is given again.
+    the same command is given again. Files that --json and --plot of this run wrote are replaced unless they
+    were changed since; others only with --overwrite, which never deletes the run itself.
 
     \b
     Examples:

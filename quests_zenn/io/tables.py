@@ -77,6 +77,10 @@ class Table:
         Line of the file on which each row ends, counted from 1.
     text : dict
         Columns that hold something else: the line and content of the first such cell.
+    records : list
+        Cells of each row as they stand, with those of columns that have no name.
+    place : dict
+        Where each column stands in a record.
     """
 
     path: Path
@@ -84,6 +88,8 @@ class Table:
     columns: dict[str, FloatArray]
     lines: npt.NDArray[np.int64]
     text: dict[str, tuple[int, str]] = field(default_factory=dict)
+    records: list[list[str]] = field(default_factory=list, repr=False)
+    place: dict[str, int] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -96,8 +102,7 @@ class Table:
         DataError
             If there is no such column, or it holds text or infinity.
         """
-        if name not in self.names:
-            raise DataError(f"{self.path}: has no column {name!r}{nearest(name, self.names)}")
+        self._must_have(name)
         if name in self.text:
             line, cell = self.text[name]
             decimal = "; numbers have a decimal point" if re.fullmatch(r"[-+]?\d+,\d+", cell) else ""
@@ -108,10 +113,26 @@ class Table:
             raise DataError(f"{self.path}, line {self.lines[infinite[0]]}: {name} must be finite, got infinity")
         return values
 
+    def words(self, name: str) -> list[str]:
+        """The cells of a column as they stand, n of them.
+
+        Raises
+        ------
+        DataError
+            If there is no such column.
+        """
+        self._must_have(name)
+        return [record[self.place[name]].strip() for record in self.records]
+
+    def _must_have(self, name: str) -> None:
+        if name not in self.names:
+            raise DataError(f"{self.path}: has no column {name!r}{nearest(name, self.names)}")
+
     def rows(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Table:
         """Some rows, by a mask (n,) or their numbers."""
         columns = {name: values[which] for name, values in self.columns.items()}
-        return Table(self.path, self.names, columns, self.lines[which], self.text)
+        records = [self.records[i] for i in np.arange(len(self))[which].tolist()]
+        return Table(self.path, self.names, columns, self.lines[which], self.text, records, self.place)
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -220,7 +241,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             values[row] = value
         else:
             columns[name] = values
-    return Table(source, tuple(filter(None, names)), columns, np.array(numbers[1:], np.int64), text)
+    place = {name: number for number, name in enumerate(names) if name}
+    return Table(source, tuple(place), columns, np.array(numbers[1:], np.int64), text, records[1:], place)
 
 
 def write_table(

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -59,12 +59,35 @@ class Domain(Protocol):
     def slice(self, axes: tuple[int, int], at: Any) -> Any: ...
 
 
+@runtime_checkable
+class LinearisedModel(Protocol):
+    """What the criterion ``expected-error`` needs besides: members that are linear in parameters about the fit."""
+
+    n_members_: int
+    n_parameters_: int
+    report_: dict[str, Any]
+
+    def slopes_of_mu(self, x: Any, T: Any, member: int = 0) -> FloatArray: ...
+
+
 class FittedModel(Protocol):
     """What criteria need of a model: derivatives of g, see `quests_zenn.zenn.IDNN`."""
 
     def derivatives(
         self, x: Any, T: Any, orders: Sequence[tuple[int, ...]], members: bool = False
     ) -> dict[tuple[int, ...], FloatArray]: ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Rows that a model was trained on: x (m, q), T (m,), mu (m, q), its errors (m, q), NaN where the noise was
+    learned, and weights (m,) of mean 1."""
+
+    x: FloatArray
+    T: FloatArray
+    mu: FloatArray
+    error: FloatArray
+    weight: FloatArray
 
 
 @dataclass(frozen=True)
@@ -161,9 +184,9 @@ class Context:
     environment_novelty : callable, optional
         How novel the environments of candidates are, by their numbers (m,): finite and not negative, NaN where unknown.
         The novelty filter then measures with it, in place of distances to known points.
-    trained : (x, T, mu), optional
-        All points that the model was trained on, those at other temperatures as well: arrays (m, q), (m,), (m, q). By
-        default the known ones, at `T`.
+    trained : Trained, optional
+        All points that the model was trained on, those at other temperatures as well. By default the known ones, at
+        `T`, of one weight, with learned noise.
 
     Raises
     ------
@@ -191,7 +214,7 @@ class Context:
     plane: npt.ArrayLike | None = None
     slices: Sequence[tuple[int, int]] | None = None
     environment_novelty: Callable[[IntArray], FloatArray] | None = None
-    trained: tuple[FloatArray, FloatArray, FloatArray] | None = None
+    trained: Trained | None = None
     _found: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -220,7 +243,10 @@ class Context:
             raise DataError(f"plane must hold {q} chemical potentials")
         conserved = tuple(sorted({_axis(axis, q, "conserved") for axis in self.conserved}))
         if len(conserved) == q:
-            raise ValueError("conserved must leave one component or more that is not")
+            raise ValueError(
+                "conserved must leave one component or more that is not; with a composition alone leave it out, and "
+                "say with plane which chemical potential it has in wells"
+            )
         slices = None
         if self.slices is not None:
             slices = tuple((_axis(i, q, "slices"), _axis(j, q, "slices")) for i, j in self.slices)
@@ -416,11 +442,12 @@ class Context:
         return np.asarray(self.domain.vertices(), dtype=np.float64).reshape(-1, self.q)
 
     @property
-    def behind(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """x (m, q), T (m,) and mu (m, q) of all that the model was trained on."""
+    def behind(self) -> Trained:
+        """What the model was trained on."""
         if self.trained is not None:
             return self.trained
-        return self.old, np.full(len(self.old), self.T), self.measured
+        m = len(self.old)
+        return Trained(self.old, np.full(m, self.T), self.measured, np.full((m, self.q), np.nan), np.ones(m))
 
     @_Once
     def _places(self) -> dict[bytes, int]:

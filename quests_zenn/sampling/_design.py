@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cholesky, solve_triangular
@@ -15,13 +17,13 @@ class Posterior:
 
     Parameters
     ----------
-    known : array, shape (n, q, P)
-        Derivatives of mu at the known rows with respect to parameters of unit prior, over the noise of mu; zero for
-        components that were not measured.
+    information : array, shape (P, P)
+        What the known rows tell of parameters of unit prior: the sum of J^T J, J the derivatives of mu with respect to
+        them, over the error of mu.
     ahead : array, shape (N, q, P)
-        The same at candidates, over the unit that errors of mu are counted in.
-    noise : array, shape (q,)
-        Standard deviation of a measured mu, in these units.
+        These derivatives at candidates, over the unit that errors of mu are counted in.
+    noise : array, shape (q,) or (N, q)
+        Standard deviation of a measured mu, in these units; of each candidate where they differ.
     over : array of int
         Candidates over which variances are averaged.
 
@@ -34,19 +36,26 @@ class Posterior:
     both by terms of rank q, so that no step costs more than N q^2 P.
     """
 
-    def __init__(self, known: FloatArray, ahead: FloatArray, noise: FloatArray, over: IntArray) -> None:
-        size = known.shape[-1]
-        rows = known.reshape(-1, size)
-        root = cholesky(rows.T @ rows + np.eye(size), lower=True)
+    def __init__(self, information: FloatArray, ahead: FloatArray, noise: FloatArray, over: IntArray) -> None:
+        size = len(information)
+        root = cholesky(information + np.eye(size), lower=True)
         # in these coordinates parameters have unit covariance
         self.flat = np.ascontiguousarray(solve_triangular(root, ahead.reshape(-1, size).T, lower=True).T)
         self.w = self.flat.reshape(ahead.shape)
         wide = self.w[over].reshape(-1, size)
         self.covariance = np.eye(size)
-        self.weight = wide.T @ wide / len(over)
-        self.noise = np.diag(np.square(noise))
+        self.wide = wide / math.sqrt(len(over))
+        #: Covariance (N, q, q) of the noise.
+        self.noise = np.zeros((len(ahead), *(ahead.shape[1],) * 2))
+        self.noise[:, np.arange(ahead.shape[1]), np.arange(ahead.shape[1])] = np.square(noise)
         self.own = self.w @ self.w.transpose(0, 2, 1)
-        self.shared = (self.flat @ self.weight).reshape(ahead.shape) @ self.w.transpose(0, 2, 1)
+        # W (sum_r W_r^T W_r) W^T by the smaller of two ways
+        if len(wide) < size:
+            half = (self.flat @ self.wide.T).reshape(*ahead.shape[:2], -1)
+            self.shared = half @ half.transpose(0, 2, 1)
+        else:
+            weight = self.wide.T @ self.wide
+            self.shared = (self.flat @ weight).reshape(ahead.shape) @ self.w.transpose(0, 2, 1)
 
     def gains(self) -> FloatArray:
         """(N,) by how much measuring each candidate would lower the mean variance."""
@@ -56,13 +65,14 @@ class Posterior:
     def measure(self, row: int) -> None:
         """Take a candidate as measured."""
         u = self.covariance @ self.w[row].T
-        inverse = np.linalg.inv(self.own[row] + self.noise)
+        inverse = np.linalg.inv(self.own[row] + self.noise[row])
         # one product of matrices: a product for each candidate would take ten times as long
-        both = self.flat @ np.concatenate([u, self.covariance @ (self.weight @ u)], axis=1)
+        seen = self.wide @ u
+        both = self.flat @ np.concatenate([u, self.covariance @ (self.wide.T @ seen)], axis=1)
         a, g = (both.reshape(*self.w.shape[:2], -1)[..., part] for part in (slice(u.shape[1]), slice(u.shape[1], None)))
         left = a @ inverse
         cross = left @ g.transpose(0, 2, 1)
-        self.shared += left @ (u.T @ self.weight @ u) @ left.transpose(0, 2, 1) - cross - cross.transpose(0, 2, 1)
+        self.shared += left @ (seen.T @ seen) @ left.transpose(0, 2, 1) - cross - cross.transpose(0, 2, 1)
         self.own -= left @ a.transpose(0, 2, 1)
         self.covariance -= (u @ inverse) @ u.T
 
@@ -73,8 +83,8 @@ def most_telling(posteriors: list[Posterior], n: int) -> list[int]:
     free = np.ones(len(posteriors[0].w), bool)
     for _ in range(min(n, len(free))):
         gain = np.mean([posterior.gains() for posterior in posteriors], axis=0)
-        # the first wins a tie, and rounding must not break one
-        best = np.where(free, gain, -np.inf)
+        # the first wins a tie, and rounding must not break one, nor tell less than nothing
+        best = np.where(free, np.maximum(gain, 0.0), -1.0)
         row = int(np.flatnonzero(best >= best.max() * (1.0 - 1e-9))[0])
         free[row] = False
         chosen.append(row)

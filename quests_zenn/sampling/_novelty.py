@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 
 from quests_zenn._core.checks import DataError, finite
 from quests_zenn._core.rng import as_rng
+from quests_zenn.sampling.weights import capped
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -158,8 +159,7 @@ def replaced(mean: FloatArray, distance: npt.ArrayLike) -> FloatArray:
         raise DataError("distances must not be negative")
     if np.isnan(values).all():
         return mean
-    finite_ones = values[np.isfinite(values)]
-    values = np.where(values == np.inf, max(float(np.max(finite_ones, initial=0.0)), 1.0), values)
+    values = capped(values)
     return np.where(np.isnan(values), np.median(values[~np.isnan(values)]), values)
 
 

@@ -6,16 +6,15 @@ Paths in the file are relative to the folder that it lies in.
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from quests_zenn._core.checks import DataError
+from quests_zenn._core.checks import DataError, positive
 from quests_zenn.io.frames import read_atoms
 from quests_zenn.io.tables import read_table
 from quests_zenn.sampling.domain import Polytope
@@ -26,6 +25,18 @@ from quests_zenn.zenn import IdealMixing
 
 #: Tables of a file.
 TABLES = ("run", "domain", "oracle", "model", "criteria", "budget", "scores", "stop", "test")
+
+#: Keys of [domain] by its kind, and those of all kinds.
+DOMAINS = {
+    "file": ("file",),
+    "sublattices": ("file", "order_parameters"),
+    "box": ("low", "high"),
+    "simplex": ("dimensions",),
+}
+OF_ALL_DOMAINS = ("names", "conserved", "slices", "plane", "scale")
+
+#: What keys of [domain] are called elsewhere.
+MEANT = {"Q": "file", "q": "file", "matrix": "file", "n": "order_parameters"}
 
 
 class Part:
@@ -76,11 +87,14 @@ class Part:
 
     def done(self) -> None:
         """Nothing may be left."""
+        self.only(self.known)
+
+    def only(self, known: Sequence[str], meant: Mapping[str, str] | None = None) -> None:
+        """Other keys than these may not be left; `meant` has what is called otherwise elsewhere."""
         for key in self.values:
-            raise DataError(
-                f"{self.where}: [{self.name}] has no key {key!r}{suggestion(key, self.known)}; it knows "
-                f"{', '.join(self.known)}"
-            )
+            if key not in known:
+                hint = f" (did you mean {meant[key]!r}?)" if meant and key in meant else suggestion(key, known)
+                raise DataError(f"{self.where}: [{self.name}] has no key {key!r}{hint}; it knows {', '.join(known)}")
 
 
 def suggestion(word: str, known: Any) -> str:
@@ -199,7 +213,8 @@ def from_config(
     test = None
     if "test" in content:
         table = part("test")
-        measured = PoolOracle.from_csv(table.file("file"), **_columns_of(table, domain))
+        told = content["oracle"] if isinstance(oracle, PoolOracle) else {}
+        measured = PoolOracle.from_csv(table.file("file"), **_columns_of(table, domain, told))
         table.done()
         test = (measured.x, measured.T, measured.mu)
     target = Path(folder) if folder is not None else here / (place or source.stem)
@@ -274,7 +289,8 @@ def _scores(part: Part) -> Snapshots:
 def _domain(part: Part) -> tuple[Polytope, IdealMixing | None]:
     """Where points may lie, and ideal mixing per site where the domain tells occupations."""
     names = part.take("names", None, list)
-    kind = part.one_of("kind", ("file", "sublattices", "box", "simplex"))
+    kind = part.one_of("kind", tuple(DOMAINS))
+    part.only(("kind", *DOMAINS[kind], *OF_ALL_DOMAINS), {k: v for k, v in MEANT.items() if v in DOMAINS[kind]})
     mixing = None
     try:
         if kind == "file":
@@ -301,11 +317,12 @@ def _matrix(part: Part) -> Any:
         raise DataError(f"{path}: is no matrix of numbers ({error})") from error
 
 
-def _columns_of(part: Part, domain: Polytope) -> dict[str, Any]:
-    """Which columns of a table hold what."""
-    columns = part.take("x", list(domain.names), list)
-    potentials = part.take("mu", [f"mu_{i}" for i in range(domain.dim)], list)
-    temperature = part.take("T", 300.0, (int, float, str))
+def _columns_of(part: Part, domain: Polytope, usual: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Which columns of a table hold what; where it is not said, as another table says."""
+    usual = usual or {}
+    columns = part.take("x", usual.get("x", list(domain.names)), list)
+    potentials = part.take("mu", usual.get("mu", [f"mu_{i}" for i in range(domain.dim)]), list)
+    temperature = part.take("T", usual.get("T", 300.0), (int, float, str))
     return {"x": columns, "mu": potentials, "T": temperature}
 
 
@@ -401,6 +418,10 @@ def _ideal(part: Part, value: Any, mixing: IdealMixing | None) -> IdealMixing | 
         raise DataError(f'{where} needs a [domain] that tells occupations: kind = "sublattices" or "simplex"')
     if value is True:
         return mixing
-    if not isinstance(value, int | float) or not (value > 0.0 and math.isfinite(value)):
-        raise DataError(f"{where} must be true, false or the number of sites that g refers to, got {value!r}")
-    return IdealMixing(mixing.P, mixing.c, mixing.weights * value)
+    try:
+        sites = positive(value, "ideal")
+    except ValueError:
+        raise DataError(f"{where} must be true, false or the number of sites that g refers to, got {value!r}") from None
+    if not 1e-9 <= sites <= 1e9:
+        raise DataError(f"{where}: g of {sites:g} sites is a mistake")
+    return IdealMixing(mixing.P, mixing.c, mixing.weights * sites)

@@ -15,14 +15,16 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_limits
 
 from quests_zenn._core.checks import DataError, finite, whole_number
 from quests_zenn.sampling._budget import Budget
-from quests_zenn.sampling._context import SEPARATION, Context, Domain, FittedModel, Predictions
+from quests_zenn.sampling._context import SEPARATION, Context, Domain, FittedModel, LinearisedModel, Predictions
 from quests_zenn.sampling._design import Posterior, most_telling
 from quests_zenn.sampling._novelty import FloatArray, IntArray, novelty, spread
 from quests_zenn.sampling._wells import along, minima, paths
@@ -77,9 +79,12 @@ REFILLS = 6
 #: How far an end member is drawn into the domain for a slice through it to have an area.
 INWARDS = 0.1
 
-#: Of "expected-error": candidates that are compared and over which errors are averaged, numbers that their slopes may
-#: hold, and members that are asked.
-COMPARED, AVERAGED, SLOPES, ASKED_MEMBERS = 1000, 500, 30_000_000, 3
+#: Of "expected-error": candidates that are compared (at least so many for each point), candidates over which errors are
+#: averaged, numbers that slopes of all members may hold, and members that are asked.
+COMPARED, LEAST_COMPARED, AVERAGED, SLOPES, ASKED_MEMBERS = 1000, 2, 500, 60_000_000, 3
+
+#: Parameters from which on one member is asked: time grows with their square.
+LARGE = 1500
 
 #: Least noise of mu that it counts on, in units of how far mu spread.
 LEAST_NOISE = 1e-3
@@ -320,46 +325,63 @@ def expected_error(context: Context, n: int) -> FloatArray:
     with those before it measured. About the fit, the model is taken as linear in its parameters. See `Posterior`."""
     rows = np.flatnonzero(context.fresh & np.isfinite(context.mu_members).all((0, 2)))
     model = context.model
-    if not hasattr(model, "slopes_of_mu"):
+    if not isinstance(model, LinearisedModel):
         raise ValueError("the criterion 'expected-error' needs a model that has slopes_of_mu, as IDNN and ZENN do")
     if not len(rows) or n < 1:
         return np.empty((0, context.q))
-    most = max(min(COMPARED, SLOPES // (context.q * model.n_parameters_)), 4 * n)
+    members = range(min(model.n_members_, ASKED_MEMBERS if model.n_parameters_ <= LARGE else 1))
+    most = min(COMPARED, SLOPES // (context.q * model.n_parameters_ * len(members)))
     # one order for ties, whatever the order of the candidates
     rows = rows[np.lexsort(context.x[rows].T)]
-    rows = rows[np.sort(context.rng.permutation(len(rows))[:most])]
+    rows = rows[np.sort(context.rng.permutation(len(rows))[: max(most, LEAST_COMPARED * n)])]
+    over = np.sort(context.rng.permutation(len(rows))[:AVERAGED])
     unit = _spread_of_mu(context)
     found = [model.report_["targets"].get(f"mu_{i}", {}) for i in range(context.q)]
     # where errors were given with the rows no noise was learned
     noise = np.array([entry.get("noise") or entry.get("rms") or 0.0 for entry in found]) / unit
     noise = np.maximum(noise, LEAST_NOISE)
-    behind, heat, measured = context.behind
-    told = np.isfinite(measured) / (noise * unit)
-    over = np.sort(context.rng.permutation(len(rows))[:AVERAGED])
-    old, ahead = (x[:, 0] if context.q == 1 else x for x in (behind, context.x[rows]))
-    posteriors = [
-        Posterior(
-            model.slopes_of_mu(old, heat, member) * told[:, :, None],
-            model.slopes_of_mu(ahead, context.T, member) / unit[:, None],
-            noise,
-            over,
-        )
-        for member in range(min(model.n_members_, ASKED_MEMBERS))
-    ]
-    # some may be too near to points of other criteria
-    return context.x[rows[most_telling(posteriors, n + math.ceil(n / 4) + 1)]]
+    behind = context.behind
+    error = np.where(np.isnan(behind.error), noise * unit, np.maximum(behind.error, LEAST_NOISE * unit))
+    told = np.isfinite(behind.mu) * np.sqrt(behind.weight)[:, None] / error
+
+    # what is measured is as noisy as it was nearby
+    expected = np.broadcast_to(noise * unit, (len(rows), context.q))
+    if len(error):
+        expected = error[cKDTree(behind.x / context.units).query(context.x[rows] / context.units)[1]]
+
+    def slopes(points: FloatArray, T: Any, member: int) -> FloatArray:
+        return model.slopes_of_mu(points[:, 0] if context.q == 1 else points, T, member)
+
+    # sums of BLAS depend on how many threads it takes
+    with threadpool_limits(1, "blas"):
+        posteriors = []
+        for member in members:
+            information = np.zeros((model.n_parameters_,) * 2)
+            for start in range(0, len(behind.x), most):
+                part = slice(start, start + most)
+                known = slopes(behind.x[part], behind.T[part], member) * told[part, :, None]
+                known = known.reshape(-1, model.n_parameters_)
+                information += known.T @ known
+            ahead = slopes(context.x[rows], context.T, member) / unit[:, None]
+            posteriors.append(Posterior(information, ahead, expected / unit, over))
+        # some may be too near to points of other criteria
+        return context.x[rows[most_telling(posteriors, n + math.ceil(n / 4) + 1)]]
 
 
 def _spread_of_mu(context: Context) -> FloatArray:
     """Standard deviation of each component of mu: measured, else predicted, else 1."""
-    unit = np.ones(context.q)
-    for i in range(context.q):
-        for values in (context.measured[:, i], context.mu[:, i]):
-            values = values[np.isfinite(values)]
-            if len(values) > 1 and values.std() > 0.0:
-                unit[i] = values.std()
-                break
-    return unit
+    return np.array([
+        spread_of(context.measured[:, i]) or spread_of(context.mu[:, i]) or 1.0 for i in range(context.q)
+    ])  # fmt: skip
+
+
+def spread_of(values: FloatArray) -> float:
+    """Standard deviation of those that are finite; 0 where they differ by no more than rounding."""
+    known = values[np.isfinite(values)]
+    if len(known) < 2:
+        return 0.0
+    found = float(known.std())
+    return found if found > 1e-12 * float(np.abs(known).max()) else 0.0
 
 
 # from many proposals to the points of a round -------------------------------------------------------------------------

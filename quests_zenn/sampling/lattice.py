@@ -80,10 +80,10 @@ class LatticeResult:
         dg/deta, g per `normalisation`: biased -2 phi (<eta> - kappa) and 2 phi eta_error, NaN where eta never changed
         against a bias; semi-grand as given, error 0; canonical NaN.
     mu_offset : numpy.ndarray (n, q), eV
-        How far the mean of dg/deta, which mu of a bias is, may lie from dg/deta at <eta>: half the variance times the
-        curvature of mu, which is taken from ideal mixing on the sublattices, k_B T / x^2 where one is nearly empty. It
-        falls with the number of sites, and is large where a bias holds a sublattice against an end of its range.
-        Zero for the other ensembles.
+        How far the mean of dg/deta of a cell, which mu of a bias is, may lie from dg/deta of a large one at <eta>: half
+        the variance times the curvature of mu, and the next term of Stirling's formula, both of ideal mixing on the
+        sublattices. It falls with the number of sites, and is large where a bias holds a sublattice against an end of
+        its range. Zero for the other ensembles.
     composition : numpy.ndarray (n,)
         Mean fraction of occupied sites.
     energy, energy_error : numpy.ndarray (n,), eV per site
@@ -556,7 +556,7 @@ class LatticeMC:
             eta_error=eta_error,
             mu=found,
             mu_error=error,
-            mu_offset=np.array([run.offset for run in done]).reshape(n, q) * (conditions.ensemble == "biased"),
+            mu_offset=np.array([run.offset for run in done]).reshape(n, q),
             reason=[run.reason for run in done],
             occupations=np.array([run.occupations for run in done]),
             seeds=seeds,
@@ -576,9 +576,13 @@ class LatticeMC:
         sites = self.sublattice_sizes.astype(np.float64)
         # of the rarer species; one that never came counts as seen once, in the next sample
         rare = np.maximum(np.minimum(x, 1.0 - x), 1.0 / (sites * (len(count) + 1)))
-        variance = np.maximum((count / sites).var(axis=0), rare / sites)
+        variance = (count / sites).var(axis=0)
+        variance = np.where(variance > 0.0, variance, rare / sites)
         share = sites / self.normalisation
-        size = share * self.boltzmann * T * variance / (2.0 * rare**2)
+        curved = variance * (0.5 / rare**2 - 0.5 / (1.0 - rare) ** 2)
+        # entropy of mixing of so few sites: the next term of Stirling's formula
+        few = (0.5 / rare - 0.5 / (1.0 - rare)) / sites
+        size = share * self.boltzmann * T * (curved + few)
         offset: Array = size @ np.abs(np.linalg.pinv(self.Q))
         return offset
 
@@ -615,7 +619,9 @@ class LatticeMC:
             composition=float(occupied.sum()) * per_site,
             energy=float(energy[found.first :].mean()) * per_site,
             energy_error=found.energy_error * per_site,
-            offset=self._offset(occupied / self.sublattice_sizes, count[found.first :], conditions.T[c]),
+            offset=self._offset(occupied / self.sublattice_sizes, count[found.first :], conditions.T[c])
+            if conditions.ensemble == "biased"
+            else np.zeros(self.n_eta),
             heat_capacity=found.variance * heat,
             heat_capacity_error=found.variance_error * heat,
             acceptance=walk.accepted / attempts,

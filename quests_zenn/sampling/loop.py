@@ -23,6 +23,7 @@ import io as text_io
 import json
 import math
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,11 +39,14 @@ import numpy.typing as npt
 from quests_zenn._core.checks import DataError, DataWarning, finite, positive, whole_number
 from quests_zenn._core.parallel import resolve_jobs
 from quests_zenn.io.outputs import plain, replacing, write_json
-from quests_zenn.sampling.criteria import Budget, Context, check_criteria, propose
+from quests_zenn.sampling._context import Trained
+from quests_zenn.sampling._program import ANSWER
+from quests_zenn.sampling.criteria import Budget, Context, check_criteria, propose, spread_of
 from quests_zenn.sampling.domain import Polytope
 from quests_zenn.sampling.oracles import Oracle, Result
 from quests_zenn.sampling.snapshots import Snapshots, load_environments, save_environments
 from quests_zenn.sampling.weights import effective_sample_size
+from quests_zenn.zenn._rows import LEAST_ROWS
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -267,7 +271,7 @@ class ActiveLearning:
         q = self.domain.dim
         if self.oracle.q != q:
             raise DataError(f"the domain has {q} order parameters and the oracle answers {self.oracle.q}")
-        self.criteria = check_criteria(self.criteria)
+        given, self.criteria = self.criteria, check_criteria(self.criteria)
         self.names = tuple(self.domain.names or self.oracle.names)
         bounds = np.asarray(self.domain.bounds)
         length = bounds[:, 1] - bounds[:, 0] if self.scale is None else np.asarray(self.scale, dtype=np.float64)
@@ -293,6 +297,11 @@ class ActiveLearning:
             self.model = IDNN(verbose=False)
         if getattr(self.model, "coordinate", "order") != "order":
             raise ValueError("the model must be one of order parameters: coordinate='order'")
+        if getattr(self.model, "n_members", 2) < 2 and self.criteria.get("committee"):
+            if given is None:  # those by default that a single model can serve
+                self.criteria = {name: share for name, share in self.criteria.items() if name != "committee"}
+            else:
+                raise ValueError("the criterion 'committee' needs a model of two members or more (n_members)")
         check = getattr(self.model, "_check_settings", None)
         if check is not None:
             check()  # before anything is bought
@@ -304,6 +313,8 @@ class ActiveLearning:
         self.model_: Any = None
         self.stopped_ = ""
         self._cold = 0
+        #: Whether nothing may be made: what is missing is an error.
+        self._reading = False
         self._found: dict[str, Any] = {}
         self._environments: list[FloatArray | tuple[Path, int] | None] = []
 
@@ -365,6 +376,9 @@ class ActiveLearning:
                     self.stopped_ = reason
                     return self
                 if not self._round(number):
+                    if not number:
+                        where = "there is none" if self.oracle.candidates() is None else "no row of the pool lies in it"
+                        raise DataError(f"no point of the domain can be asked: {where}")
                     self.stopped_ = f"no new point is at least {self.min_distance:g} from all known ones"
                     return self
                 number += 1
@@ -380,8 +394,12 @@ class ActiveLearning:
         if self.path is None or not (self.path / "run.json").exists():
             raise DataError(f"{self.path or 'without a folder'}: holds no run")
         with self._opened(shared=True):
-            while (self._folder(len(self.rounds_)) / "metrics.json").exists():
-                self._round(len(self.rounds_))
+            self._reading = True
+            try:
+                while (self._folder(len(self.rounds_)) / "metrics.json").exists():
+                    self._round(len(self.rounds_))
+            finally:
+                self._reading = False
         return self
 
     def _left(self) -> bool:
@@ -398,6 +416,8 @@ class ActiveLearning:
         if only is None:
             return None
         free = np.ones(len(only), bool)
+        if self.rows_.index.max(initial=-1) >= len(only):
+            raise DataError(f"{self.path}: its results name row {self.rows_.index.max()} of a pool of {len(only)}")
         free[self.rows_.index[self.rows_.index >= 0]] = False
         at = getattr(self.oracle, "candidate_temperatures", None)
         if at is not None:
@@ -428,10 +448,10 @@ class ActiveLearning:
             reasons = sorted({m for m in rows.message if m})
             raise DataError(f"round {number}: none of {len(rows)} points was answered; the first reason: {reasons[0]}")
         began = time.monotonic()
-        weight, scored = self._weighed(number)
+        self._weight, scored = self._weighed(number)
         self._took("score", began)
         began = time.monotonic()
-        model = self._trained(number, weight)
+        model = self._trained(number, self._weight)
         self._took("train", began)
         self.rounds_.append(self._measured(number, temperature, rows, model, budget, scored))
         self.model_ = model
@@ -455,13 +475,13 @@ class ActiveLearning:
         assert isinstance(self.stop, Stop)
         stored = self._stored(number, "points.csv")
         count = self.initial if number == 0 else self.per_round
-        count = min(count, self.stop.total - len(self.rows_))
+        count = max(0, min(count, self.stop.total - len(self.rows_)))  # a total that was lowered since
         budgets, state = self._budgets(number, count)
         if stored is not None:
-            points = _columns(stored, [f"x_{name}" for name in self.names])
+            points = self._columns(number, "points.csv", stored, [f"x_{name}" for name in self.names])
             return points, [row["criterion"] for row in stored], state
         context = self._context(number, temperature)
-        points, names = propose(context, budgets, filtered=self.novelty and number > 0)
+        points, names = propose(context, budgets, filtered=self.novelty and self.model_ is not None)
         if not len(points):
             return points, names, state
         self._write_csv(
@@ -476,7 +496,7 @@ class ActiveLearning:
     def _budgets(self, number: int, count: int) -> tuple[dict[str, int], dict[str, Any]]:
         """Points for each criterion; the first round fills space."""
         assert self.criteria is not None
-        if number == 0:
+        if self.model_ is None:
             return {"space-filling": count}, {"space-filling": count}
         # with a floor of 1 nothing is learned, but fractions of points are carried over
         budget = Budget(dict(self.criteria), **({} if self.dynamic else {"floor": 1.0}))
@@ -510,8 +530,17 @@ class ActiveLearning:
             rng=self._rng(number, _PROPOSALS),
             rounds=number,
             environment_novelty=novelty,
-            trained=(rows.x[rows.good], rows.T[rows.good], rows.mu[rows.good]),
+            trained=None if self.model_ is None else self._behind(),
         )
+
+    def _behind(self) -> Trained:
+        """All rows that the model was trained on."""
+        rows, good = self.rows_, self.rows_.good
+        error = _usual_where_unknown(rows.mu_error[good])
+        if error is None:
+            error = np.full((int(good.sum()), self.domain.dim), np.nan)
+        weight = self._weight[good]
+        return Trained(rows.x[good], rows.T[good], rows.mu[good], error, weight / weight.mean())
 
     def _context_of(self, candidates: FloatArray, **more: Any) -> Context:
         return Context(
@@ -545,7 +574,7 @@ class ActiveLearning:
         columns = [
             *(f"x_{name}" for name in self.names),
             *potentials,
-            *(f"{name}_error" for name in potentials),
+            *(f"mu_error_{name}" for name in self.names),
             "F",
         ]
         extra = [] if self.scores is None else ["environments"]
@@ -571,6 +600,13 @@ class ActiveLearning:
                 )
                 self._took("evaluate", began)
                 values, index, messages = _table_of(result, n, q)
+                if not len(self.rows_) and not _answered(values, q).any():
+                    # nothing is kept, so that the same command asks again
+                    reason = next((" ".join(message.split()) for message in messages if message), "no reason was given")
+                    raise DataError(
+                        f"round {number}: none of {n} points was answered; the first reason: {reason}; mend it, and "
+                        "the same command asks again"
+                    )
                 kept = self._described(number, result, messages)
             self._write_csv(
                 number,
@@ -592,10 +628,12 @@ class ActiveLearning:
         else:
             if len(stored) != n:
                 raise DataError(f"{self._folder(number) / 'results.csv'}: has {len(stored)} rows for {n} points")
-            values = _columns(stored, columns)
-            index = _columns(stored, ["index"])[:, 0].astype(np.int64)
+            values = self._columns(number, "results.csv", stored, columns)
+            index = self._counts(number, "results.csv", stored, "index", -1)
             messages = [row["message"] for row in stored]
-            counts = _columns(stored, extra).astype(np.int64)[:, 0].tolist() if extra else [0] * n
+            counts = [0] * n
+            if self.scores is not None:
+                counts = self._counts(number, "results.csv", stored, "environments", 0).tolist()
             kept = [(self._shelf(number, i), count) if count else None for i, count in enumerate(counts)]
         self._environments += kept
         return Row(
@@ -616,10 +654,14 @@ class ActiveLearning:
         """mu (n, q) as the model expects it, no farther from what was measured than that is wide: far from all data a
         guess may be absurd, and a bias that follows it only finds itself."""
         guess = _mu(self.model_, points, np.full(len(points), temperature))
-        mu = self.rows_.mu[self.rows_.good]
-        low, high = np.nanmin(mu, axis=0), np.nanmax(mu, axis=0)
-        found: FloatArray = np.clip(guess, low - (high - low), high + (high - low))
-        return found
+        for i, column in enumerate(self.rows_.mu[self.rows_.good].T):
+            told = column[np.isfinite(column)]
+            if not len(told):
+                guess[:, i] = np.nan  # no guess
+                continue
+            low, high = told.min(), told.max()
+            guess[:, i] = np.clip(guess[:, i], low - (high - low), high + (high - low))
+        return guess
 
     # scores of snapshots ----------------------------------------------------------------------------------------------
 
@@ -652,7 +694,14 @@ class ActiveLearning:
 
     def _loaded(self) -> list[FloatArray | None]:
         """Environments of all points so far."""
-        return [load_environments(*part) if isinstance(part, tuple) else part for part in self._environments]
+        found = [load_environments(*part) if isinstance(part, tuple) else part for part in self._environments]
+        widths = {part.shape[1] for part in found if part is not None}
+        if len(widths) > 1:
+            raise DataError(
+                f"{self.path}: environments of its rounds have {' and '.join(map(str, sorted(widths)))} columns; a "
+                "file there is not as it was written"
+            )
+        return found
 
     def _weighed(self, number: int) -> tuple[FloatArray, dict[str, Any] | None]:
         """Weights of all points so far (n,) from scores and age, and what is told of the scores."""
@@ -666,7 +715,9 @@ class ActiveLearning:
         if stored is not None:
             if len(stored) != n:
                 raise DataError(f"{self._folder(number) / 'scores.csv'}: has {len(stored)} rows for {n} points")
-            values = _columns(stored, [*_SCORES, "weight"])
+            values = self._columns(number, "scores.csv", stored, [*_SCORES, "weight"])
+            if not (np.isfinite(values[:, -1]) & (values[:, -1] > 0.0) & (values[:, -1] < 1e9)).all():
+                raise self._damaged(number, "scores.csv", "weights must be positive numbers")
         else:
             scores = self.scores.scores(self._loaded(), self.n_jobs)
             if scores is not None:
@@ -692,19 +743,21 @@ class ActiveLearning:
         good = self.rows_.good
         known = ~np.isnan(values[:, 0])
         mean, most = (values[known, _SCORES.index(name)] for name in ("mean", "max"))
+        told = np.isfinite(mean)
         return weight, {
             "weights": self.scores.weights,
             "n_scored": int(known.sum()),
-            "mean_dh": float(mean.mean()) if known.any() else None,
-            "max_dh": float(most.max()) if known.any() else None,
+            # dH is infinite where elements are in no other point
+            "n_infinite": int((~told).sum()),
+            "mean_dh": float(mean[told].mean()) if told.any() else None,
+            "max_dh": float(most[told].max()) if told.any() else None,
             "effective_sample_size": effective_sample_size(weight[good]) if good.any() else 0.0,
         }
 
     def _spread(self) -> FloatArray:
         """How far each component of mu spreads over all that is known."""
         mu = self.rows_.mu[self.rows_.good]
-        spread = np.array([np.std(c[np.isfinite(c)]) if np.isfinite(c).sum() > 1 else 0.0 for c in mu.T])
-        return np.where(spread > 0.0, spread, 1.0)
+        return np.array([spread_of(column) or 1.0 for column in mu.T])
 
     def _predicted(self, rows: Row) -> FloatArray:
         """Error of the model before it has seen these points: root mean square over components, in units of spread."""
@@ -725,6 +778,8 @@ class ActiveLearning:
         rows = self.rows_
         good = rows.good
         count = int(good.sum())
+        if count < LEAST_ROWS:
+            return None  # more points first
         searched = number in self.tune_at
         if searched:
             self._found = self._searched(number)
@@ -732,6 +787,8 @@ class ActiveLearning:
         if cold:
             self._cold = count
         folder = None if self.path is None else self._folder(number) / "model"
+        if self._reading and not (folder is not None and folder.is_dir()):
+            raise self._damaged(number, "model", "it is missing")
         if folder is not None and folder.is_dir():
             return type(self.model).load(folder)
         model: Any = clone(self.model).set_params(**self._found) if cold else self.model_
@@ -739,8 +796,9 @@ class ActiveLearning:
         model.set_params(random_state=seed, n_jobs=self.n_jobs, verbose=False)
         model.set_params(warm_start=not cold)
         targets: dict[str, FloatArray] = {}
-        if np.isfinite(rows.mu[good]).any():
-            targets["mu"] = rows.mu[good]
+        mu = np.where(np.isinf(rows.mu_error[good]), np.nan, rows.mu[good])  # tells nothing
+        if np.isfinite(mu).any():
+            targets["mu"] = mu
         if np.isfinite(rows.F[good]).any():
             targets["F"] = rows.F[good]
         errors: dict[str, FloatArray] = {}
@@ -801,8 +859,7 @@ class ActiveLearning:
     ) -> dict[str, Any]:
         path = None if self.path is None else self._folder(number) / "metrics.json"
         if path is not None and path.exists():
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return found
+            return _read_metrics(path, number)
         good = self.rows_.good
         by: dict[str, dict[str, Any]] = {}
         for name in dict.fromkeys(rows.criterion):
@@ -818,16 +875,18 @@ class ActiveLearning:
             "budget": budget,
             "by_criterion": by,
             "new": _summary(rows.error),
-            "train": self._judged(model, self.rows_.x[good], self.rows_.T[good], self.rows_.mu[good]),
+            "train": None
+            if model is None
+            else self._judged(model, self.rows_.x[good], self.rows_.T[good], self.rows_.mu[good]),
             "spread": self._spread().tolist(),
         }
-        if self.test is not None:
+        if self.test is not None and model is not None:
             entry["test"] = self._judged(model, *self.test)
         if scored is not None:
             entry["scores"] = scored
         if path is not None:
             write_json(path, entry, overwrite=True)
-        found = json.loads(json.dumps(plain(entry)))
+        found: dict[str, Any] = json.loads(json.dumps(plain(entry)))
         return found
 
     def _judged(self, model: Any, x: FloatArray, T: FloatArray, mu: FloatArray) -> dict[str, Any]:
@@ -850,6 +909,8 @@ class ActiveLearning:
             return None
         path = self._folder(number) / name
         if not path.exists():
+            if self._reading:
+                raise self._damaged(number, name, "it is missing")
             return None
         try:
             with open(path, encoding="utf-8", newline="") as stream:
@@ -857,8 +918,33 @@ class ActiveLearning:
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"{path}: cannot be read ({error})") from error
         if any(None in row or None in row.values() for row in rows):
-            raise DataError(f"{path}: rows are not as long as the header; the file is damaged")
+            raise self._damaged(number, name, "rows are not as long as the header")
         return rows
+
+    def _damaged(self, number: int, name: str, why: str) -> DataError:
+        return DataError(
+            f"{self._folder(number) / name}: is damaged ({why}); put back the file as it was, or begin a new run in "
+            "another folder"
+        )
+
+    def _columns(self, number: int, name: str, rows: list[dict[str, str]], columns: Sequence[str]) -> FloatArray:
+        """Columns of a stored file, (n, columns)."""
+        try:
+            found = [[float(row[column]) for column in columns] for row in rows]
+        except KeyError as error:
+            raise self._damaged(number, name, f"it has no column {error}") from None
+        except ValueError as error:
+            raise self._damaged(number, name, str(error)) from None
+        return np.array(found, dtype=np.float64).reshape(len(rows), len(columns))
+
+    def _counts(
+        self, number: int, name: str, rows: list[dict[str, str]], column: str, least: int
+    ) -> npt.NDArray[np.int64]:
+        """A column of whole numbers, (n,)."""
+        values = self._columns(number, name, rows, [column])[:, 0]
+        if not ((values == np.round(values)) & (values >= least) & (values < 2**53)).all():
+            raise self._damaged(number, name, f"{column} must hold whole numbers from {least}")
+        return values.astype(np.int64)
 
     def _write_csv(self, number: int, name: str, header: list[str], rows: Iterator[list[Any]]) -> None:
         if self.path is None:
@@ -933,33 +1019,76 @@ class ActiveLearning:
             if self.path.exists() and not self.path.is_dir():
                 raise DataError(f"{self.path}: exists and is no folder; a run is a folder")
             if document.exists():
-                self._same(document, about)
-            elif self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+                if self._has_answers():
+                    self._same(document, about)
+            elif self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
                 raise DataError(f"{self.path}: holds other things than a run; choose a new folder")
             if shared:
                 yield
                 return
             self.path.mkdir(parents=True, exist_ok=True)
             with _locked(self.path):
-                if not document.exists():
-                    write_json(document, about)
+                self._begun(document, about)
                 yield
         except OSError as error:
             raise DataError(f"{self.path}: cannot be used as a folder of a run ({error.strerror or error})") from error
 
+    def _begun(self, document: Path, about: dict[str, Any]) -> None:
+        """Write down what this is a run of. As long as nothing was answered that may change, and points with it."""
+        if not document.exists() or (not self._has_answers() and _read_settings(document) != about):
+            shutil.rmtree(self._folder(0), ignore_errors=True)
+            write_json(document, about, overwrite=True)
+
+    def _has_answers(self) -> bool:
+        """Whether anything was answered so far."""
+        first = self._folder(0)
+        return (first / "results.csv").exists() or any(first.glob(f"answers/*/{ANSWER}"))
+
     def _same(self, document: Path, about: dict[str, Any]) -> None:
-        try:
-            before = json.loads(document.read_text(encoding="utf-8"))
-        except (ValueError, UnicodeDecodeError) as error:
-            raise DataError(f"{document}: is damaged ({error})") from error
-        if not isinstance(before, dict):
-            raise DataError(f"{document}: is damaged: it holds no table of settings")
+        before = _read_settings(document)
         other = [key for key in {**about, **before} if about.get(key) != before.get(key)]
         if other:
             raise DataError(
                 f"{self.path}: is a run with another {' and '.join(sorted(other))}; a run goes on with the settings "
                 "that it began with: choose a new folder, or the old settings"
             )
+
+
+def _read_settings(document: Path) -> dict[str, Any]:
+    """What a run says that it is a run of."""
+    try:
+        found = json.loads(document.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{document}: is damaged ({error})") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{document}: is damaged: it holds no table of settings")
+    return found
+
+
+def _read_metrics(path: Path, number: int) -> dict[str, Any]:
+    """What was told of a round that has ended."""
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        by = {str(name): (int(found["points"]), found["error"]) for name, found in entry["by_criterion"].items()}
+        numbers = [float(entry[name]) for name in ("temperature", "n_points", "n_known", "n_failed")]
+        errors = [part[key] for part in (entry["new"], entry.get("test", entry["new"])) for key in ("median", "p95")]
+        scored = entry.get("scores", {"n_scored": 0, "weights": "", "effective_sample_size": 0.0})
+        float(scored["effective_sample_size"]), int(scored["n_scored"]), scored["weights"]
+        sound = entry["round"] == number and all(
+            value is None or math.isfinite(float(value)) for value in [*numbers, *errors, *(e for _, e in by.values())]
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        sound = False
+    if not sound:
+        raise DataError(f"{path}: is damaged; delete it, and the same command makes it again from the rest")
+    found_entry: dict[str, Any] = entry
+    return found_entry
+
+
+def _answered(values: FloatArray, q: int) -> npt.NDArray[np.bool_]:
+    """Rows (n,) of x, mu, errors and F that tell something."""
+    known = np.isfinite(values[:, q : 2 * q]).any(axis=1) | np.isfinite(values[:, -1])
+    return np.asarray(np.isfinite(values[:, :q]).all(axis=1) & known)
 
 
 def _same_temperature(T: FloatArray, temperature: float) -> npt.NDArray[np.bool_]:
@@ -1005,13 +1134,6 @@ def _summary(errors: FloatArray) -> dict[str, float | None]:
         return {"median": None, "p95": None, "mean": None}
     median, tail = np.quantile(known, [0.5, 0.95])
     return {"median": float(median), "p95": float(tail), "mean": float(known.mean())}
-
-
-def _columns(rows: list[dict[str, str]], names: Sequence[str]) -> FloatArray:
-    try:
-        return np.array([[float(row[name]) for name in names] for row in rows]).reshape(len(rows), len(names))
-    except (KeyError, ValueError) as error:
-        raise DataError(f"a file of the run is damaged: {error}") from error
 
 
 def _table_of(result: Result, n: int, q: int) -> tuple[FloatArray, npt.NDArray[np.int64], list[str]]:

@@ -662,7 +662,8 @@ class MonteCarloOracle:
             np.asarray(getattr(said, name), dtype=np.float64).reshape(n, self.q) for name in ("eta", "mu", "mu_error")
         )
         # a point against an edge of the domain must not be believed more than it can tell
-        error = np.hypot(error, np.asarray(getattr(said, "mu_offset", 0.0), dtype=np.float64))
+        offset = np.asarray(getattr(said, "mu_offset", np.zeros((n, self.q))), dtype=np.float64).reshape(n, self.q)
+        error = np.hypot(error, offset)
         settled = np.broadcast_to(np.asarray(getattr(said, "equilibrated", True), dtype=bool), (n,))
         reasons = getattr(said, "reason", [""] * n)
         answers: list[Answer | str] = []

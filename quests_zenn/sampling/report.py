@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from quests_zenn._core.checks import DataError
 from quests_zenn.sampling.domain import Polytope
 
 FloatArray = npt.NDArray[np.float64]
+
+#: Points along a domain of one dimension.
+LINE = 401
 
 #: Points along each side of a slice.
 RESOLUTION = 81
@@ -36,6 +43,8 @@ class EnergySlice:
         Known points nearby.
     wells : (w, 2)
         Local minima of `energy` on the grid where the Hessian is positive.
+    at : (q,)
+        The point that the plane goes through.
     """
 
     axes: tuple[int, int]
@@ -45,12 +54,88 @@ class EnergySlice:
     unstable: npt.NDArray[np.bool_]
     points: FloatArray
     wells: FloatArray
+    at: FloatArray
+
+
+@dataclass(frozen=True)
+class EnergyLine:
+    """A free energy of one order parameter.
+
+    Attributes
+    ----------
+    x : (m,)
+    energy : (m,), eV
+        The line of least squares is taken off.
+    mu : (m,), eV
+        dg/dx, with its slope.
+    unstable : (m,) of bool
+        Where the second derivative is negative.
+    wells : (w,)
+        Local minima of `energy` where the second derivative is positive.
+    """
+
+    x: FloatArray
+    energy: FloatArray
+    mu: FloatArray
+    unstable: npt.NDArray[np.bool_]
+    wells: FloatArray
 
 
 def shares(rounds: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     """Points of each criterion, one number for each round."""
     names = dict.fromkeys(name for entry in rounds for name in entry["by_criterion"])
     return {name: [entry["by_criterion"].get(name, {"points": 0})["points"] for entry in rounds] for name in names}
+
+
+def asked_before(folder: Path | None) -> int:
+    """Points of all rounds of a folder that have ended, failed ones included.
+
+    Raises
+    ------
+    DataError
+        If what a round says of itself is damaged.
+    """
+    count, number = 0, 0
+    while folder is not None and os.path.exists(path := folder / "rounds" / f"{number:04d}" / "metrics.json"):
+        try:
+            count = int(json.loads(path.read_text(encoding="utf-8"))["n_points"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: is damaged ({error})") from error
+        number += 1
+    return count
+
+
+def energy_line(model: Any, domain: Polytope, temperature: float, resolution: int = LINE) -> EnergyLine:
+    """The free energy over a domain of one dimension.
+
+    Parameters
+    ----------
+    model : FreeEnergyModel
+    domain : Polytope
+        Of one dimension.
+    temperature : float, K
+    resolution : int
+
+    Returns
+    -------
+    EnergyLine
+
+    Raises
+    ------
+    ValueError
+        If the domain has more dimensions.
+    """
+    if domain.dim != 1:
+        raise ValueError(f"a line needs a domain of one dimension, got one of {domain.dim}")
+    low, high = np.asarray(domain.bounds, dtype=np.float64)[0]
+    x = np.linspace(low, high, resolution)
+    found = model.derivatives(x, np.full(len(x), temperature), [(0, 0), (1, 0), (2, 0)])
+    free, mu, curvature = (np.asarray(found[order], dtype=np.float64) for order in ((0, 0), (1, 0), (2, 0)))
+    design = np.column_stack([np.ones(len(x)), x])
+    energy = free - design @ np.linalg.lstsq(design, free, rcond=None)[0]
+    unstable = curvature < 0.0
+    wells = _minima(x, np.zeros(1), energy[None], unstable[None])[:, 0]
+    return EnergyLine(x, energy, mu, unstable, wells)
 
 
 def energy_slice(
@@ -103,13 +188,13 @@ def energy_slice(
     bad[inside] = ~stable
     grid, unstable = energy.reshape(resolution, resolution), bad.reshape(resolution, resolution)
     near = np.empty((0, 2))
+    middle = np.asarray(domain.centre if at is None else at, dtype=np.float64)
     if known is not None and len(known):
-        middle = np.asarray(domain.centre if at is None else at)
         others = [i for i in range(q) if i not in axes]
         extent = np.diff(np.asarray(domain.bounds), axis=1)[:, 0]
         gap = np.abs(known - middle) / extent
         near = known[(gap[:, others] < NEAR).all(axis=1)][:, list(axes)]
-    return EnergySlice(axes, x, y, grid, unstable, near, _minima(x, y, grid, unstable))
+    return EnergySlice(axes, x, y, grid, unstable, near, _minima(x, y, grid, unstable), middle)
 
 
 def _minima(x: FloatArray, y: FloatArray, energy: FloatArray, unstable: npt.NDArray[np.bool_]) -> FloatArray:

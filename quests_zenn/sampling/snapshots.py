@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -88,8 +85,10 @@ class Snapshots:
             from ase.data import atomic_numbers
 
             names = (self.elements,) if isinstance(self.elements, str) else tuple(self.elements)
+            if not names:
+                raise ValueError("elements must name one element or more, or be left out")
             for name in names:
-                if name not in atomic_numbers:
+                if not isinstance(name, str) or name not in atomic_numbers:
                     raise ValueError(f"elements must be chemical symbols, got {name!r}")
             object.__setattr__(self, "elements", tuple(sorted(set(names))))
         elif self.species != "none":
@@ -209,13 +208,16 @@ def load_environments(path: Path, n: int) -> FloatArray:
         If they are not there, or damaged.
     """
     try:
-        found = np.load(path, allow_pickle=False)
+        # mapped first: a header that claims more than there is must not take memory
+        found = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
         raise DataError(f"{path}: is missing; a run needs the environments of all points that it has scored") from None
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: is damaged ({error})") from None
     if not isinstance(found, np.ndarray) or found.dtype != np.float64 or found.ndim != 2 or len(found) != n:
         raise DataError(f"{path}: is damaged: it does not hold {n} environments")
+    if not np.isfinite(found).all():
+        raise DataError(f"{path}: is damaged: it holds numbers that are not finite")
     return found
 
 
@@ -293,18 +295,8 @@ def files_of(table: Table, column: str) -> list[str | None]:
     DataError
         If there is no such column, or a file is not there.
     """
-    if column not in table.names:
-        table.column(column)  # says what there is
-    data = table.path.read_bytes()
-    text = (gzip.decompress(data) if table.path.suffix == ".gz" else data).decode("utf-8-sig")
-    lines = list(io.StringIO(text, newline=""))
-    first = next(i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#"))
-    reader = csv.reader(lines[first:], delimiter=max(",;\t", key=lines[first].count), strict=True)
-    rows = [(first + reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    place = [cell.strip() for cell in rows[0][1]].index(column)
     names: list[str | None] = []
-    for line, cells in rows[1:]:
-        name = cells[place].strip()
+    for line, name in zip(table.lines.tolist(), table.words(column), strict=True):
         path = str(table.path.parent / name) if name else None
         if path is not None and not _is_file(path):
             raise DataError(f"{table.path}, line {line}: {column} names {_short(name)}, which is no file")

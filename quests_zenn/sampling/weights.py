@@ -150,7 +150,7 @@ def positive_part(dh: FloatArray) -> FloatArray:
 
 
 def capped(scores: npt.ArrayLike) -> FloatArray:
-    """Scores (n,) with inf, that of elements never seen elsewhere, replaced by the largest finite one, or 1."""
+    """Scores (n,) with inf, that of elements never seen elsewhere, replaced by the largest finite one, at least 1."""
     values = np.asarray(scores, dtype=np.float64)
     most = max(1.0, float(np.max(values[np.isfinite(values)], initial=1.0)))
     return np.where(values == np.inf, most, values)
@@ -239,15 +239,12 @@ def _scaled(logs: FloatArray, low: float, high: float) -> FloatArray:
     """
     if not np.ptp(logs) or low == 1.0 or high == 1.0:
         return np.ones(len(logs))
-    order = np.argsort(logs, kind="stable")
-    logs_sorted = logs[order]
     entering = -np.inf if low == 0.0 else math.log(low)
     bends = np.sort(np.concatenate([math.log(high) - logs, [] if low == 0.0 else entering - logs]))
 
     def clipped(shift: float) -> FloatArray:
-        with np.errstate(under="ignore"):
-            # never the exponential of a large number
-            return np.clip(np.exp(np.minimum(logs_sorted + shift, math.log(high))), low, high)
+        # never the exponential of a large number
+        return np.clip(np.exp(np.minimum(logs + shift, math.log(high))), low, high)
 
     first, last = -1, len(bends) - 1  # the mean is at least 1 at the last: there all are at the largest weight
     while last - first > 1:
@@ -258,17 +255,14 @@ def _scaled(logs: FloatArray, low: float, high: float) -> FloatArray:
             first = middle
     # between these two bends the same rows are inside, judged half way: at the bends themselves rounding would decide
     inside_at = bends[last] - 1.0 if first < 0 else 0.5 * (bends[first] + bends[last])
-    below, above = logs_sorted + inside_at <= entering, logs_sorted + inside_at >= math.log(high)
+    below, above = logs + inside_at <= entering, logs + inside_at >= math.log(high)
     free = ~(below | above)
     weights = np.where(below, low, high)
     if free.any():
         rest = len(logs) - low * below.sum() - high * above.sum()
-        with np.errstate(under="ignore"):
-            share = np.exp(logs_sorted[free] - logs_sorted[free].max())
+        share = np.exp(logs[free] - logs[free].max())
         weights[free] = np.clip(rest * share / share.sum(), low, high)
-    out = np.empty(len(logs))
-    out[order] = weights
-    return out
+    return weights
 
 
 def effective_sample_size(weights: npt.ArrayLike) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import DataError
+from quests_zenn._core.checks import DataError, whole_number
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -44,11 +45,7 @@ class IdealMixing:
     """
 
     def __init__(self, P: npt.ArrayLike, c: npt.ArrayLike, weights: npt.ArrayLike) -> None:
-        try:
-            self.P, self.c = np.array(P, dtype=np.float64), np.array(c, dtype=np.float64)
-            self.weights = np.array(weights, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise DataError("ideal mixing needs arrays of numbers") from None
+        self.P, self.c, self.weights = _numbers(P, "P"), _numbers(c, "c"), _numbers(weights, "weights")
         if self.P.ndim != 2 or not self.P.size or self.c.shape != (len(self.P),) or self.weights.shape != self.c.shape:
             raise DataError(
                 f"ideal mixing needs P (n, q), c (n,) and weights (n,), got {self.P.shape}, {self.c.shape} and "
@@ -77,18 +74,19 @@ class IdealMixing:
         Raises
         ------
         DataError
-            If Q has no inverse, or n makes no sense.
+            If Q has no inverse, or fewer rows than n.
+        ValueError
+            If n is no whole number from 1.
         """
-        matrix = np.array(Q, dtype=np.float64)
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
+        matrix = _numbers(Q, "Q")
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size or not np.isfinite(matrix).all():
             raise DataError(f"Q must be a square matrix of finite numbers, got the shape {matrix.shape}")
         m = len(matrix)
-        if n is not None and not 1 <= n <= m:
+        if n is not None and whole_number(n, "n", 1) > m:
             raise DataError(f"n must lie between 1 and the {m} rows of Q, got {n!r}")
-        try:
-            inverse = np.linalg.inv(matrix)[:, :n]
-        except np.linalg.LinAlgError:
-            raise DataError("Q has no inverse: its rows depend on each other") from None
+        if np.linalg.cond(matrix) > 1e10:
+            raise DataError("Q has no inverse: its rows depend on each other")
+        inverse = np.linalg.inv(matrix)[:, :n]
         return cls(
             np.concatenate([inverse, -inverse]), np.concatenate([np.zeros(m), np.ones(m)]), np.full(2 * m, 1.0 / m)
         )
@@ -96,6 +94,7 @@ class IdealMixing:
     @classmethod
     def simplex(cls, q: int) -> IdealMixing:
         """Of q + 1 species on one lattice: x are the fractions of the first q, per site."""
+        whole_number(q, "q", 1)
         return cls(np.concatenate([np.eye(q), -np.ones((1, q))]), np.append(np.zeros(q), 1.0), np.ones(q + 1))
 
     @property
@@ -119,8 +118,19 @@ class IdealMixing:
         Returns
         -------
         dict of (n,) arrays
+
+        Raises
+        ------
+        DataError, ValueError
+            If x, or an order, has another number of components.
         """
-        o = np.asarray(x, dtype=np.float64) @ self.P.T + self.c
+        points = np.asarray(x, dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] != self.n_inputs:
+            raise DataError(f"x must have the shape (n, {self.n_inputs}), got {points.shape}")
+        for order in orders:
+            if len(order) != self.n_inputs + 1 or any(n < 0 or n != int(n) for n in order):
+                raise ValueError(f"an order names {self.n_inputs} components of x and T, got {order}")
+        o = points @ self.P.T + self.c
         heat = boltzmann * np.asarray(T, dtype=np.float64)
         slopes: dict[int, FloatArray] = {}
         found = {}
@@ -165,6 +175,16 @@ class IdealMixing:
         return f"IdealMixing({len(self.P)} occupations of {self.n_inputs} order parameters, {digest[:16]})"
 
 
+def _numbers(values: npt.ArrayLike, name: str) -> FloatArray:
+    try:
+        found = np.array(values)
+        if found.dtype.kind not in "iuf":
+            raise TypeError
+        return found.astype(np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"ideal mixing needs arrays of numbers; {name} is none") from None
+
+
 def _x_log_x(o: FloatArray, order: int) -> FloatArray:
     """The derivative of o ln o, with its parabola below `FLOOR`."""
     inside = np.maximum(o, FLOOR)
@@ -175,7 +195,5 @@ def _x_log_x(o: FloatArray, order: int) -> FloatArray:
         return np.asarray(np.log(inside) + 1.0 + gap / FLOOR)
     if order == 2:
         return 1.0 / inside
-    # (o ln o)^(n) = (-1)^n (n - 2)! o^(1 - n)
-    sign = 1.0 if order % 2 == 0 else -1.0
-    value = sign * float(np.prod(np.arange(1.0, order - 1.0))) * inside ** (1 - order)
+    value = (-1.0) ** order * math.factorial(order - 2) * inside ** (1 - order)
     return np.where(o >= FLOOR, value, 0.0)

@@ -524,7 +524,7 @@ class Trainer:
                 if not block.learned:
                     continue
                 squares = float((z[speak][:, which] ** 2 + inverse[speak][:, which]).sum())
-                # a prior on the width itself, worth as much as one member's block: no width runs away
+                # a prior on the width itself, worth as much as one member's block, or a part of it: no width runs away
                 held = (HELD_BY_INPUT if block.by_input else HELD) * len(which)
                 state.precision[i] = (len(speak) * len(which) + held) / (squares + held)
         return sums

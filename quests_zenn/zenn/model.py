@@ -242,7 +242,14 @@ class FreeEnergyModel(BaseEstimator):
             if self.coordinate != "order":
                 raise ValueError("ideal mixing needs coordinate='order'")
             if not isinstance(self.ideal, IdealMixing):
-                raise ValueError(f"ideal must be None or an IdealMixing, got {self.ideal!r}")
+                raise ValueError(
+                    "ideal must be None, or ideal mixing such as IdealMixing.sublattices(Q) or IdealMixing.simplex(q), "
+                    f"got {self.ideal!r}"
+                )
+            if self.convexity not in ("auto", 0.0):
+                raise ValueError(
+                    "with ideal mixing use convexity=0: what it leaves need not be convex where the whole is"
+                )
         if self.inputs is None or self.inputs == "x":
             return
         if self.coordinate != "order":
@@ -326,6 +333,8 @@ class FreeEnergyModel(BaseEstimator):
             convexity = 0.0
         elif self.convexity == "auto":
             convexity = 1.0 if design.energy != "network" else 0.1
+            if self.ideal is not None:
+                convexity = 0.0  # what is left to be learned need not be convex
         else:
             convexity = float(self.convexity)
         return Settings(
@@ -424,8 +433,8 @@ class FreeEnergyModel(BaseEstimator):
     def _two_scales(rows: Rows, design: Design) -> dict[str, Any]:
         """Whether some arguments of F matter far less than others, as in `Design`.
 
-        How much F can change over the range of an argument h is bounded by the derivatives in x: what they are, over
-        what they would be if F were h.
+        How much F changes over the range of an argument h is judged as if F hung on h alone: by the derivatives in x,
+        over what they would be if F were h, in the component of x that allows least.
         """
         known = [i for i in range(design.n_inputs) if f"mu_{i}" in rows.targets]
         if design.split or design.convex or not known:
@@ -437,7 +446,8 @@ class FreeEnergyModel(BaseEstimator):
         usual = np.sqrt((slopes**2).mean(0))[:, known]
         sizes = np.array([math.sqrt(np.nanmean(rows.targets[f"mu_{i}"] ** 2)) for i in known])
         bounds = np.where(usual > 0.0, sizes / np.where(usual > 0.0, usual, 1.0), math.inf).min(1)
-        # an argument that derivatives tell nothing of may matter
+        # an argument that derivatives tell nothing of may matter; one with a large constant slope, which any network
+        # meets, matters no more than energies spread
         gains = np.clip(bounds / design.correction, LEAST_GAIN, 1.0)
         gains = gains / gains.max()
         small = gains < ONE_SCALE
@@ -694,7 +704,8 @@ class FreeEnergyModel(BaseEstimator):
             If the points, or the member, make no sense.
         """
         design = self._fitted()
-        if not 0 <= whole_number(member, "member", 0) < self.n_members_:
+        member = whole_number(member, "member", 0)
+        if member >= self.n_members_:
             raise ValueError(f"member must lie below {self.n_members_}, got {member}")
         points, heat, _ = self._points(x, T)
         nothing = {f"mu_{i}": np.zeros(len(points)) for i in range(design.n_inputs)}
@@ -702,9 +713,9 @@ class FreeEnergyModel(BaseEstimator):
         result = np.empty((len(points), design.n_inputs, design.n_parameters))
 
         def work(chunk: tuple[int, int]) -> None:
-            for i, (_, _, slope) in enumerate(problem.residuals(self.z_[member : member + 1], *chunk, True)):
+            for kind, _, slope in problem.residuals(self.z_[member : member + 1], *chunk, True):
                 assert slope is not None
-                result[chunk[0] : chunk[1], i] = slope[0].numpy()
+                result[chunk[0] : chunk[1], int(kind[3:])] = slope[0].numpy()
 
         with one_thread(), Workers(self.n_jobs) as workers:
             workers.run(work, problem.chunks)
@@ -714,7 +725,7 @@ class FreeEnergyModel(BaseEstimator):
         """(P,) learned width of the prior of each parameter, over the width that it began with."""
         found = np.ones(self.n_parameters_)
         for name, (block, which) in stretches(self.design_.blocks()).items():
-            found[which] = self.report_["prior_widths"][name] / block.scale
+            found[which] = self.report_["prior_widths"].get(name, block.scale) / block.scale
         return found
 
     def _parts_at(self, points: FloatArray, T: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

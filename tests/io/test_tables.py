@@ -244,3 +244,15 @@ def test_written_tables_are_read_back_to_the_last_bit(name: str, tmp_path: Path)
     write_table(path, {"F_eV": values[:2]}, overwrite=True)
     assert len(read_table(path)) == 2
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_words_are_cells_as_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("# made by hand\na;name;\n1; x.xyz ;7\n\n2;;8\n3;007;9\n", encoding="utf-8")
+    with pytest.warns(DataWarning, match="semicolons"):
+        table = read_table(path)
+    assert table.words("name") == ["x.xyz", "", "007"]
+    assert table.rows(np.array([True, False, True])).words("name") == ["x.xyz", "007"]
+    assert table.rows(np.array([2, 0])).words("a") == ["3", "1"]
+    with pytest.raises(DataError, match="has no column 'nam'; did you mean name"):
+        table.words("nam")

@@ -107,6 +107,17 @@ mu = ["mu_a", "mu_b"]
     assert len(run.test[0]) == 10
 
 
+def test_columns_of_a_test_are_those_of_the_pool(tmp_path: Path) -> None:
+    run = from_config(config(tmp_path, POOL + '[test]\nfile = "rows.csv"\n'))
+    assert run.test is not None
+    np.testing.assert_array_equal(run.test[1], np.full(10, 500.0))
+    np.testing.assert_array_equal(run.test[2][:, 1], -np.arange(10.0))
+    run = from_config(config(tmp_path, POOL + '[test]\nfile = "rows.csv"\nT = 400.0\nmu = ["mu_b", "mu_a"]\n'))
+    assert run.test is not None
+    np.testing.assert_array_equal(run.test[1], np.full(10, 400.0))
+    np.testing.assert_array_equal(run.test[2][:, 1], np.arange(10.0))
+
+
 def test_a_lattice(tmp_path: Path) -> None:
     run = from_config(config(tmp_path, LATTICE))
     assert isinstance(run.oracle, MonteCarloOracle)
@@ -173,6 +184,11 @@ def test_the_potentials_of_the_example_are_a_gradient(tmp_path: Path) -> None:
         (POOL + "[stop]\ntolerance = -1\n", "tolerance must be positive"),
         (POOL.replace('"box"', '"bx"'), "must be one of file, sublattices, box, simplex, got 'bx'"),
         (POOL.replace("low = [0.0, 0.0]\n", ""), r"\[domain\] needs low"),
+        (
+            POOL.replace('"box"', '"sublattices"\nQ = [[1.0]]').replace("low", "# ").replace("high", "# "),
+            r"\[domain\] has no key 'Q' .did you mean 'file'..; it knows kind, file, order_parameters, names",
+        ),
+        (POOL.replace("low =", "lo ="), r"\[domain\] has no key 'lo' .did you mean 'low'"),
         (POOL.replace("low = [0.0, 0.0]", "low = [2.0, 0.0]"), r"run.toml"),
         (POOL.replace("rows.csv", "raws.csv"), "raws.csv, which is no file"),
         (POOL.replace('"a", "b"]\nmu', '"a", "z"]\nmu'), "z"),

@@ -15,6 +15,8 @@ from numpy.polynomial import Polynomial
 from scipy.spatial.distance import cdist, pdist
 
 from quests_zenn._core.checks import DataError
+from quests_zenn.sampling import criteria
+from quests_zenn.sampling._context import Trained
 from quests_zenn.sampling._wells import _between
 from quests_zenn.sampling.criteria import (
     CRITERIA,
@@ -150,6 +152,72 @@ def test_expected_error_names_what_tells_of_most() -> None:
     unknown = {"known_x": [[0.0]], "known_mu": [[np.nan]]}
     again = CRITERIA["expected-error"](context(line(), x, model, **unknown, min_distance=0.01), 1)[0, 0]
     assert abs(again) == pytest.approx(0.1)
+
+
+def test_expected_error_believes_rows_as_far_as_they_were_believed() -> None:
+    """A row of a large error, or of little weight, tells next to nothing."""
+
+    class Flat(Separable):
+        n_parameters_ = 2
+
+        def slopes_of_mu(self, x: Any, T: Any, member: int = 0) -> Array:
+            x = np.asarray(x, float).reshape(-1)
+            return np.stack([x < 0.0, x >= 0.0], axis=1)[:, None].astype(float)
+
+    x = np.array([[-1.0], [1.0]])
+    behind = np.array([[-1.1], [1.1]])
+
+    def first(error: tuple[float, float], weight: tuple[float, float]) -> float:
+        trained = Trained(behind, np.full(2, 300.0), np.zeros((2, 1)), np.array(error)[:, None], np.array(weight))
+        return float(CRITERIA["expected-error"](context(line(), x, Flat((BOWL,)), trained=trained), 1)[0, 0])
+
+    assert first((0.3, 0.01), (1.0, 1.0)) == -1.0
+    assert first((0.01, 0.3), (1.0, 1.0)) == 1.0
+    assert first((np.nan, np.nan), (0.1, 1.9)) == -1.0
+    assert first((np.nan, np.nan), (1.9, 0.1)) == 1.0
+
+
+def test_expected_error_buys_nothing_where_nothing_can_be_measured() -> None:
+    """Two halves of a line alike but for the errors that rows came with: the quiet half is asked."""
+
+    class Halves(Separable):
+        n_parameters_ = 2
+
+        def slopes_of_mu(self, x: Any, T: Any, member: int = 0) -> Array:
+            x = np.asarray(x, float).reshape(-1)
+            return np.stack([x < 0.0, x >= 0.0], axis=1)[:, None].astype(float)
+
+    x = np.array([[-1.0], [1.0]])
+    for quiet, loud in ((-1.0, 1.0), (1.0, -1.0)):
+        trained = Trained(
+            np.array([[1.1 * quiet], [1.1 * loud]]),
+            np.full(2, 300.0),
+            np.zeros((2, 1)),
+            np.array([[0.5], [50.0]]),
+            np.ones(2),
+        )
+        assert CRITERIA["expected-error"](context(line(), x, Halves((BOWL,)), trained=trained), 1)[0, 0] == quiet
+
+
+def test_expected_error_compares_fewer_where_models_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Counted(Separable):
+        def slopes_of_mu(self, x: Any, T: Any, member: int = 0) -> Array:
+            found = super().slopes_of_mu(x, T, member)
+            asked.append(len(found))
+            return found
+
+    domain = square()
+    here = context(domain, drawn(domain, 300), Counted((WELL, BOWL)), known_x=drawn(domain, 50, 2))
+    whole = CRITERIA["expected-error"](here, 3)
+    monkeypatch.setattr(criteria, "SLOPES", 2 * 8 * 20)  # 20 points of two components and eight parameters
+    asked.clear()
+    few = CRITERIA["expected-error"](here, 3)
+    assert asked == [20, 20, 10, 20]  # known ones in pieces, then candidates
+    assert len(few) == len(whole) == 5
+    monkeypatch.setattr(criteria, "SLOPES", 16)
+    assert len(CRITERIA["expected-error"](here, 3)) == 5  # at least enough to choose from
 
 
 def test_expected_error_needs_slopes() -> None:

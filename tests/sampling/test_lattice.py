@@ -17,6 +17,7 @@ from quests_zenn._core.checks import DataError
 from quests_zenn._core.parallel import Workers
 from quests_zenn.sampling import lattice
 from quests_zenn.sampling.lattice import LatticeMC, LatticeResult
+from quests_zenn.sampling.oracles import MonteCarloOracle
 
 Array = npt.NDArray[Any]
 CRITICAL = 2.0 / math.log(1.0 + math.sqrt(2.0))
@@ -770,8 +771,22 @@ def test_the_offset_of_mu_is_what_a_small_cell_is_off_by() -> None:
     # next to the edge the cell is far off, and says so; in the middle it is not
     assert apart[0] > 5.0 * found.mu_error[0, 0]
     assert found.mu_offset[0, 0] > 10.0 * found.mu_offset[2, 0]
+    assert found.mu_offset[2, 0] < 0.2 * found.mu_error[2, 0]
     larger = LatticeMC.square(16, 0.0).run(600.0, phi=[0.5], kappa=[[0.3]], sweeps=2_000, seed=1, jobs=1)
     assert larger.mu_offset[0, 0] < 0.2 * found.mu_offset[1, 0]
+
+
+def test_a_species_that_never_came_tells_next_to_nothing() -> None:
+    mc = LatticeMC.square(4, 0.0).with_order_parameters(np.arange(16) % 2, [[0.5, 0.5], [0.5, -0.5]])
+    found = mc.run(300.0, phi=[5.0, 5.0], kappa=[[0.2, 0.5]], sweeps=2_000, seed=1, jobs=1)
+    assert (found.mu_offset[0] > 1.0).all()  # one sublattice stayed empty: eV, beyond any mu
+
+
+def test_an_oracle_adds_the_offset_to_its_errors() -> None:
+    mc = LatticeMC.square(4, 0.0)
+    answer = MonteCarloOracle(mc, [0.5], 500).evaluate([[0.1]], 600.0, seeds=[3])
+    found = mc.run(600.0, phi=[0.5], kappa=[[0.1]], sweeps=500, seed=[3], jobs=1)
+    np.testing.assert_allclose(answer.mu_error, np.hypot(found.mu_error, found.mu_offset))
 
 
 def test_other_ensembles_have_no_offset() -> None:

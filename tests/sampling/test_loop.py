@@ -47,7 +47,8 @@ BRIEF: dict[str, Any] = {
 def learning(folder: Path | None = None, oracle: Any = None, **more: Any) -> ActiveLearning:
     """A run of a few seconds."""
     asked = FunctionOracle(potentials, 2, noise=1e-4) if oracle is None else oracle
-    return ActiveLearning(Polytope.box(**BOX), asked, IDNN(verbose=False, **MODEL), folder=folder, **{**BRIEF, **more})
+    settings = {"model": IDNN(verbose=False, **MODEL), **BRIEF, **more}
+    return ActiveLearning(Polytope.box(**BOX), asked, folder=folder, **settings)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -224,6 +225,18 @@ def test_an_oracle_that_answers_nothing() -> None:
         run.run()
 
 
+def test_what_nobody_answered_is_asked_again(tmp_path: Path) -> None:
+    """An oracle that is mended, or another one: nothing was found that could be lost."""
+    dumb = FunctionOracle(lambda x, T: np.full(x.shape, np.nan), 2)
+    with pytest.raises(DataError, match="the same command asks again"):
+        learning(oracle=dumb, folder=tmp_path / "run").run()
+    assert not (tmp_path / "run" / "rounds" / "0000" / "results.csv").exists()
+    run = learning(folder=tmp_path / "run").run()
+    assert run.rows_.good.all()
+    with pytest.raises(DataError, match="is a run with another oracle"):
+        learning(oracle=dumb, folder=tmp_path / "run").run()
+
+
 def test_a_run_ends_where_no_point_is_new() -> None:
     """Four places, each measured three times."""
     x = np.tile([[0.3, 0.3], [-0.3, 0.1], [0.5, 0.1], [-0.2, -0.6]], (3, 1))
@@ -343,3 +356,126 @@ def test_guesses_stay_near_what_was_measured() -> None:
     run.rows_ = replace(Row.none(2), x=x, T=np.full(2, 300.0), mu=mu, F=np.full(2, np.nan))
     run.model_ = Absurd()
     np.testing.assert_allclose(run._guessed(np.zeros((1, 2)), 300.0), [[0.0, 10.0]])
+
+
+# --- damaged folders, and what a run must not die of ------------------------------------------------------------------
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    """A folder of a run with three rounds."""
+    learning(folder=tmp_path / "run", stop=14).run()
+    assert (tmp_path / "run" / "rounds" / "0002" / "metrics.json").exists()
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "\x00", '{"round": 1}', '{"round": 1, "by_criterion": []}'])
+@pytest.mark.parametrize("number", [0, 2])
+def test_metrics_that_are_damaged(content: str, number: int, done: Path) -> None:
+    path = done / "rounds" / f"{number:04d}" / "metrics.json"
+    whole = path.read_bytes()
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=r"metrics\.json: is damaged; delete it, and the same command makes it again"):
+        learning(folder=done, stop=14).run()
+    path.unlink()
+    learning(folder=done, stop=14).run()
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("results.csv", "mu_a", "mu_z", "it has no column"),
+        ("results.csv", "300.0,", "300.0,x", "could not convert"),
+        ("points.csv", ",space-filling,", ",space-filling,x", "could not convert"),
+        ("points.csv", ",space-filling,", ",", "rows are not as long"),
+    ],
+)
+def test_tables_that_are_damaged(name: str, old: str, new: str, told: str, done: Path) -> None:
+    path = done / "rounds" / "0000" / name
+    text = path.read_text(encoding="utf-8")
+    old, new = (part.replace("mu_a", f"mu_{learning().names[0]}") for part in (old, new))
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"0000.{name}: is damaged \({told}.*put back the file"):
+        learning(folder=done, stop=14).run()
+
+
+@pytest.mark.parametrize("name", ["points.csv", "results.csv", "model"])
+def test_a_report_makes_nothing(name: str, done: Path) -> None:
+    """What is missing is told; nothing is asked, trained or written."""
+    path = done / "rounds" / "0001" / name
+    path.rename(done.parent / "away")
+    before = sorted(str(entry) for entry in done.rglob("*"))
+    with pytest.raises(DataError, match=rf"0001.{name}: is damaged \(it is missing\)"):
+        learning(folder=done, stop=14).restore()
+    assert sorted(str(entry) for entry in done.rglob("*")) == before
+    (done.parent / "away").rename(path)
+    assert len(learning(folder=done, stop=14).restore().rounds_) == 3
+
+
+def test_what_a_kill_left_of_a_file_is_no_other_thing(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".2e463e2948c7.part.json").write_text("{", encoding="utf-8")
+    assert learning(folder=tmp_path / "run", stop=8).run().rows_.good.all()
+
+
+def test_too_few_answers_for_a_model_are_no_end() -> None:
+    """Three known points are too few for a fit: the next round fills space again."""
+    calls: list[int] = []
+
+    def first_fails(x: Array, T: Array) -> Array:
+        found = potentials(x, T)
+        if not calls:
+            found[1:] = np.nan
+        calls.append(len(x))
+        return found
+
+    run = learning(oracle=FunctionOracle(first_fails, 2), initial=4, per_round=4, stop=12).run()
+    assert run.rounds_[0]["n_known"] == 1
+    assert run.rounds_[0]["train"] is None
+    assert set(run.rounds_[1]["by_criterion"]) == {"space-filling"}
+    assert run.model_ is not None
+    assert len(run.rounds_) == 3
+
+
+def test_a_pool_outside_of_the_domain() -> None:
+    x = 10.0 + np.arange(10.0).reshape(5, 2)
+    with pytest.raises(DataError, match="no point of the domain can be asked: no row of the pool lies in it"):
+        learning(oracle=PoolOracle(x, x)).run()
+
+
+def test_a_single_model_has_no_committee() -> None:
+    single = IDNN(n_members=1, verbose=False)
+    with pytest.raises(ValueError, match="'committee' needs a model of two members or more"):
+        learning(model=single, criteria={"committee": 1.0, "random": 1.0})
+    assert "committee" not in (learning(model=single, criteria=None).criteria or {})
+
+
+def test_a_constant_component_has_no_spread() -> None:
+    """Its standard deviation is that of rounding; errors are not counted in it."""
+
+    def level(x: Array, T: Array) -> Array:
+        return np.stack([x[:, 0], np.full(len(x), 0.3)], axis=1)
+
+    run = learning(oracle=FunctionOracle(level, 2)).run()
+    assert run._spread()[1] == 1.0
+    assert all(entry["new"]["median"] < 10.0 for entry in run.rounds_[1:])
+
+
+def test_an_infinite_error_tells_nothing() -> None:
+    x = Polytope.box([-1.0, -1.0], [1.0, 1.0]).sample(30, method="sobol", rng=0)
+    mu = potentials(x, np.full(30, 300.0))
+    error = np.full((30, 2), 0.01)
+    wrong, worth = mu.copy(), error.copy()
+    wrong[3], worth[3] = 1e3, np.inf
+    run = learning(stop=30)
+    found = []
+    for values, errors in ((mu, error), (wrong, worth)):
+        run.rows_ = replace(
+            Row.none(2), x=x, T=np.full(30, 300.0), mu=values, mu_error=errors, F=np.full(30, np.nan),
+            round=np.zeros(30, np.int64),
+        )  # fmt: skip
+        run.model_ = None
+        found.append(run._trained(0, np.ones(30)).chemical_potential(x[10:12], 300.0))
+    np.testing.assert_allclose(found[1], found[0], atol=0.1)

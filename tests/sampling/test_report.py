@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from quests_zenn._core.checks import DataError
 from quests_zenn.sampling.domain import Polytope
-from quests_zenn.sampling.report import energy_slice, shares
+from quests_zenn.sampling.report import asked_before, energy_line, energy_slice, shares
 
 Array = npt.NDArray[np.float64]
 
@@ -70,6 +72,7 @@ def test_a_slice_through_a_chosen_point(cube: Polytope) -> None:
     for at, stable in (([0.0, 0.0, 0.0], False), ([0.9, 0.0, 0.0], True)):
         found = energy_slice(Wells(), cube, (1, 2), 300.0, at=np.array(at), resolution=11)
         assert (found.unstable != stable).all()
+        np.testing.assert_array_equal(found.at, at)
         assert len(found.wells) == int(stable)
 
 
@@ -80,3 +83,40 @@ def test_shares() -> None:
     ]
     assert shares(rounds) == {"space-filling": [5, 1], "committee": [0, 2]}
     assert shares([]) == {}
+
+
+class Double:
+    """g = (x^2 - 0.25)^2 + 3 x + 2: two wells at x = +-0.5 once a line is gone, not convex where 12 x^2 < 1."""
+
+    def derivatives(self, x: Array, T: Array, orders: Any, members: bool = False) -> dict[tuple[int, ...], Array]:
+        assert x.ndim == 1
+        values = {
+            (0, 0): (x**2 - 0.25) ** 2 + 3.0 * x + 2.0,
+            (1, 0): 4.0 * x * (x**2 - 0.25) + 3.0,
+            (2, 0): 12.0 * x**2 - 1.0,
+        }
+        return {order: values[order] for order in orders}
+
+
+def test_a_line_in_one_dimension(cube: Polytope) -> None:
+    found = energy_line(Double(), Polytope.box([-1.0], [1.0]), 300.0)
+    assert (found.x[0], found.x[-1]) == (-1.0, 1.0)
+    np.testing.assert_allclose(found.wells, [-0.5, 0.5], atol=1e-9)
+    np.testing.assert_array_equal(found.unstable, 12.0 * found.x**2 < 1.0)
+    # less a line, but mu with its slope
+    np.testing.assert_allclose(found.mu, 4.0 * found.x * (found.x**2 - 0.25) + 3.0, atol=1e-12)
+    np.testing.assert_allclose([found.energy.mean(), found.energy @ found.x], 0.0, atol=1e-9)
+    with pytest.raises(ValueError, match="of one dimension, got one of 3"):
+        energy_line(Double(), cube, 300.0)
+
+
+def test_points_asked_before(tmp_path: Path) -> None:
+    assert asked_before(None) == asked_before(tmp_path) == 0
+    for number, text in ((0, '{"n_points": 6}'), (1, '{"n_points": 9}'), (3, '{"n_points": 90}')):
+        folder = tmp_path / "rounds" / f"{number:04d}"
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(text, encoding="utf-8")
+    assert asked_before(tmp_path) == 9  # nothing follows on a round that did not end
+    (tmp_path / "rounds" / "0001" / "metrics.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="is damaged"):
+        asked_before(tmp_path)

@@ -399,8 +399,10 @@ def test_known_points_of_another_temperature_are_not_in_the_way() -> None:
     run.rows_ = run._evaluated(0, 300.0, points(8), ["random"] * 8)
     assert len(run._context(1, 500.0).old) == 0
     assert len(run._context(2, 300.0).old) == 8
-    x, T, mu = run._context(1, 500.0).behind  # the model has seen all of them
-    assert (x.shape, T.tolist(), mu.shape) == ((8, 2), [300.0] * 8, (8, 2))
+    run.model_, run._weight = object(), np.arange(8.0) + 1.0
+    behind = run._context(1, 500.0).behind  # the model has seen all of them
+    assert (behind.x.shape, behind.T.tolist(), behind.mu.shape) == ((8, 2), [300.0] * 8, (8, 2))
+    np.testing.assert_allclose(behind.weight, (np.arange(8) + 1.0) / 4.5)
 
 
 # --- settings of contexts ---------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ torch = pytest.importorskip("torch")
 from handmade import DESIGNS, VOLUME, by_hand, drawn, points, single, values  # noqa: E402
 
 from quests_zenn.zenn import model as model_module  # noqa: E402
-from quests_zenn.zenn._parts import BOLTZMANN, GPA, Design  # noqa: E402
+from quests_zenn.zenn._parts import BOLTZMANN, GPA, Design, stretches  # noqa: E402
 from quests_zenn.zenn.model import DNN, IDNN, ZENN  # noqa: E402
 
 pytestmark = pytest.mark.extra
@@ -832,31 +832,31 @@ def test_configurations_are_aligned_between_members() -> None:
     np.testing.assert_allclose(np.exp(values(design, model.z_[0])["log_volume"]), [11.0, 12.0, 13.0])
 
 
-def test_slopes_of_mu_are_those_of_the_parameters() -> None:
-    """Against differences in z, in units of the learned widths of priors."""
+@pytest.mark.parametrize("q", [2, 11])
+def test_slopes_of_mu_are_those_of_the_parameters(q: int) -> None:
+    """Against differences in z, in units of the learned widths of priors. Names of components have two digits."""
     rng = np.random.default_rng(0)
-    x = rng.uniform(-1.0, 1.0, (30, 2))
-    mu = np.stack([2.0 * x[:, 0], 0.02 * x[:, 1]], axis=1)  # two networks
-    model = IDNN(hidden=(3,), n_members=2, max_iterations=10, random_state=0, n_jobs=1, verbose=False)
+    x = rng.uniform(-1.0, 1.0, (30, q))
+    mu = x * np.where(np.arange(q) == 0, 2.0, 0.02 + 0.001 * np.arange(q))  # two networks
+    model = IDNN(hidden=(3,), n_members=2, max_iterations=5, random_state=0, n_jobs=1, verbose=False)
     model.fit(x, 300.0, mu=mu)
-    at = np.array([[0.1, 0.2], [-0.4, 0.3], [0.0, 0.0]])
+    assert model.design_.gains
+    at = 0.3 * rng.uniform(-1.0, 1.0, (3, q))
     found = model.slopes_of_mu(at, 300.0, member=1)
-    assert found.shape == (3, 2, model.n_parameters_)
-    design, z = model.design_, model.z_.clone()
-    for block, stretch in ((b, which) for b in design.blocks() for which in b.stretches()):
-        names = [n for n in model.report_["prior_widths"] if n.split("[")[0] == block.name]
-        widths = [model.report_["prior_widths"][n] / block.scale for n in names]
-        index = next(i for i, which in enumerate(block.stretches()) if which[0] == stretch[0])
-        p = int(stretch[0])
-        ends = []
-        for step in (1e-5, -1e-5):
-            model.z_ = z.clone()
-            model.z_[1, p] += step
-            ends.append(
-                np.stack([model.derivatives(at, 300.0, [o], members=True)[o][1] for o in ((1, 0, 0), (0, 1, 0))])
-            )
-        slope = (ends[0] - ends[1]).T / 2e-5 * widths[index]
-        np.testing.assert_allclose(found[:, :, p], slope, rtol=1e-5, atol=1e-9)
+    assert found.shape == (3, q, model.n_parameters_)
+    orders = [tuple(int(i == j) for j in range(q + 1)) for i in range(q)]
+    z = model.z_.clone()
+    for name, (block, which) in stretches(model.design_.blocks()).items():
+        width = model.report_["prior_widths"][name] / block.scale
+        for p in {int(which[0]), int(which[-1])}:
+            ends = []
+            for step in (1e-5, -1e-5):
+                model.z_ = z.clone()
+                model.z_[1, p] += step
+                values = model.derivatives(at, 300.0, orders, members=True)
+                ends.append(np.stack([values[order][1] for order in orders], axis=1))
+            slope = (ends[0] - ends[1]) / 2e-5 * width
+            np.testing.assert_allclose(found[:, :, p], slope, rtol=1e-5, atol=1e-8)
     model.z_ = z
     with pytest.raises(ValueError, match="member must lie below 2"):
         model.slopes_of_mu(at, 300.0, member=2)
