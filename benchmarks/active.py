@@ -457,6 +457,7 @@ def write_lco(content: Row) -> list[str]:
             "draws": lambda row: str(len(row["rows"])),
             "median": lambda row: several([r["median"] for r in row["rows"]]),
             "95 %": lambda row: several([r["p95"] for r in row["rows"]]),
+            "edges, median": lambda row: several([r["in_edges"] for r in row["rows"]]),
             "rms µ_0, meV": lambda row: several([1e3 * r["rms"][0] for r in row["rows"]]),
             "rms µ_1..6, meV": lambda row: several(
                 [1e3 * float(np.sqrt(np.mean(np.square(r["rms"][1:])))) for r in row["rows"]]
