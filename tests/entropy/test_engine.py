@@ -559,6 +559,7 @@ def assert_refused(bad: float) -> None:
         log_sums_against(x, y, bandwidths(1.0), jobs=1)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # of plain Python: compiled code is silent
 @pytest.mark.parametrize("bad", [math.nan, 1e200])
 def test_small_rows_that_are_not_finite_are_refused(bad: float) -> None:
     assert_refused(bad)
@@ -611,6 +612,7 @@ def test_sums_by_part_on_any_number_of_threads() -> None:
     np.testing.assert_array_equal(log_sums_by_part(x, bandwidths(0.7), parts, jobs=3), serial)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # of plain Python: compiled code is silent
 @pytest.mark.parametrize("far", [1e6, 1e12, 1e100])
 @pytest.mark.parametrize("n", [3, 40, 700])
 def test_small_outliers_do_not_blur_the_others(far: float, n: int) -> None:
