@@ -86,6 +86,9 @@ COMPARED, LEAST_COMPARED, AVERAGED, SLOPES, ASKED_MEMBERS = 1000, 2, 500, 60_000
 #: Parameters from which on one member is asked: time grows with their square.
 LARGE = 1500
 
+#: Parameters beyond which their covariance is not made: a matrix of so many rows and columns.
+LARGEST = 6000
+
 #: Least noise of mu that it counts on, in units of how far mu spread.
 LEAST_NOISE = 1e-3
 
@@ -322,13 +325,18 @@ def committee(context: Context, n: int) -> FloatArray:
 @criterion("expected-error", needs_model=True, chooses_sets=True)
 def expected_error(context: Context, n: int) -> FloatArray:
     """Candidates whose measurement would lower the mean variance of mu over the domain most, one after the other: each
-    with those before it measured. About the fit, the model is taken as linear in its parameters. See `Posterior`."""
+    with those before it measured. About the fit, the model is taken as linear in its parameters. See `Posterior`.
+
+    Of models with more parameters than a matrix of their covariance can hold, those on which the committee disagrees
+    most, if there is one."""
     rows = np.flatnonzero(context.fresh & np.isfinite(context.mu_members).all((0, 2)))
     model = context.model
     if not isinstance(model, LinearisedModel):
         raise ValueError("the criterion 'expected-error' needs a model that has slopes_of_mu, as IDNN and ZENN do")
     if not len(rows) or n < 1:
         return np.empty((0, context.q))
+    if model.n_parameters_ > LARGEST:
+        return committee(context, n) if model.n_members_ > 1 else np.empty((0, context.q))
     members = range(min(model.n_members_, ASKED_MEMBERS if model.n_parameters_ <= LARGE else 1))
     most = min(COMPARED, SLOPES // (context.q * model.n_parameters_ * len(members)))
     # one order for ties, whatever the order of the candidates

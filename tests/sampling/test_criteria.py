@@ -220,6 +220,18 @@ def test_expected_error_compares_fewer_where_models_are_large(monkeypatch: pytes
     assert len(CRITERIA["expected-error"](here, 3)) == 5  # at least enough to choose from
 
 
+def test_expected_error_of_very_large_models_is_the_committee(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No matrix of all pairs of parameters is made."""
+    monkeypatch.setattr(criteria, "LARGEST", 7)  # these have eight
+    domain = square()
+    here = context(domain, drawn(domain, 50), Separable((WELL, BOWL), (BOWL, BOWL)))
+    np.testing.assert_array_equal(CRITERIA["expected-error"](here, 3), CRITERIA["committee"](here, 3))
+    alone = context(domain, drawn(domain, 50), Separable((WELL, BOWL)))
+    assert len(CRITERIA["expected-error"](alone, 3)) == 0
+    _, names = propose(alone, {"expected-error": 3})
+    assert names == ["space-filling"] * 3
+
+
 def test_expected_error_needs_slopes() -> None:
     class Without:
         derivatives = Separable((WELL,)).derivatives
