@@ -34,7 +34,7 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 #: Rooms that people enter by their name.
-ROOMS = ("compression", "descriptors", "entropy", "io", "sampling", "uq", "zenn")
+ROOMS = ("compression", "descriptors", "entropy", "io", "sampling", "states", "uq", "zenn")
 
 #: Arrays only: no atoms, no files.
 FORBIDDEN = {"entropy": {"io", "descriptors", "ase"}, "_core": {"ase"}}

@@ -219,6 +219,17 @@ def einstein(value: torch.Tensor, degree: int) -> Series:
     return result
 
 
+def classical(value: torch.Tensor, degree: int) -> Series:
+    """Series of F / (N k T) of classical oscillators at y = theta / T: 3 ln y, the limit of small y of Einstein's."""
+    import torch
+
+    result = [3.0 * torch.log(value)]
+    inverse = 1.0 / value
+    for m in range(1, degree + 1):
+        result.append(3.0 * (-1.0) ** (m - 1) / m * inverse**m)
+    return result
+
+
 def debye(value: torch.Tensor, degree: int) -> Series:
     """Series of F / (N k T) of Debye's solid at y = theta / T: 9 y / 8 + 3 ln(1 - exp(-y)) - D3(y).
 

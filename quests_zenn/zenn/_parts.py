@@ -32,7 +32,7 @@ GPA = 160.2176634
 ON_THE_GROUND = 2
 
 ENERGIES = ("network", "birch-murnaghan", "vinet")
-THERMALS = ("none", "einstein", "debye")
+THERMALS = ("none", "einstein", "debye", "classical")
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,8 @@ class Design:
             add("log_temperature", (k,), math.log(300.0), 0.3, taper=self.taper)
             add("grueneisen", (k,), 2.0, 1.0, taper=self.taper)
             add("grueneisen_slope", (k,), 0.0, 1.0, taper=self.taper)
-            add("log_electronic", (k,), math.log(5e-8 * self.n_atoms), 1.0, taper=self.taper)
+            if self.thermal != "classical":
+                add("log_electronic", (k,), math.log(5e-8 * self.n_atoms), 1.0, taper=self.taper)
         if self.hidden and self.convex:
             self._convex_blocks(add)
             if self.split and self.explicit_temperature:
@@ -496,16 +497,21 @@ class Parts:
         temperature: torch.Tensor,
         entropies: bool,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Vibrations of a solid whose temperature follows the volume, and electrons of a metal (-g T^2 / 2)."""
+        """Vibrations of a solid whose temperature follows the volume, and electrons of a metal (-g T^2 / 2).
+
+        Classical dynamics has neither quanta nor electrons.
+        """
         d = self.design
         strain = _shifted(still.compose(_jets.log, volume), -math.log(d.x_centre[0]))
         curved = still.multiply(strain, strain)
         exponent = -view.scalar("grueneisen") * strain - view.scalar("grueneisen_slope") * curved
         theta = orders.embed(still.compose(_jets.exp, _shifted(exponent, view.scalar("log_temperature"))))
         ratio = orders.multiply(theta, orders.compose(_jets.power(-1.0), temperature))
-        series = _jets.debye if d.thermal == "debye" else _jets.einstein
+        series = {"debye": _jets.debye, "einstein": _jets.einstein, "classical": _jets.classical}[d.thermal]
         amount = d.n_atoms * d.boltzmann
         result = amount * orders.multiply(temperature, orders.compose(series, ratio))
+        if d.thermal == "classical":
+            return result, [amount * orders.compose(_jets.entropy_of(series), ratio)] if entropies else []
         electrons = view.scalar("log_electronic").exp()
         result = result - 0.5 * electrons * orders.multiply(temperature, temperature)
         if not entropies:

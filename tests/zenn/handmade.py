@@ -56,6 +56,8 @@ DESIGNS: dict[str, Design] = {
     "birch-murnaghan and debye": Design(3, hidden=(4,), **VOLUME),
     "without networks": Design(2, hidden=(), **VOLUME),
     "vinet and einstein": Design(2, energy="vinet", thermal="einstein", hidden=(3, 2), n_atoms=4.0, **VOLUME),
+    "classical": Design(2, thermal="classical", hidden=(3,), **VOLUME),
+    "classical, bound": Design(2, thermal="classical", hidden=(3,), gamma=2.0, **VOLUME),
     "bound entropy": Design(3, hidden=(4,), gamma=2.5, **VOLUME),
     "bound entropy, einstein": Design(2, thermal="einstein", energy="vinet", hidden=(2,), gamma=1.5, **VOLUME),
     "coherent": Design(3, hidden=(4,), coherence=7.0, **VOLUME),

@@ -162,10 +162,14 @@ def configuration(design: Any, p: dict[str, Any], k: int, x: Sequence[float], T:
             -float(p["grueneisen"][k]) * s - float(p["grueneisen_slope"][k]) * s**2
         )
         y, amount = theta / T, design.n_atoms * design.boltzmann
-        electrons = math.exp(p["log_electronic"][k])
-        debye = design.thermal == "debye"
-        free += amount * T * (debye_free(y) if debye else einstein_free(y)) - 0.5 * electrons * T**2
-        entropy += amount * (debye_entropy(y) if debye else einstein_entropy(y)) + electrons * T
+        electrons = math.exp(p["log_electronic"][k]) if design.thermal != "classical" else 0.0
+        of_y = {
+            "debye": (debye_free, debye_entropy),
+            "einstein": (einstein_free, einstein_entropy),
+            "classical": (lambda v: 3.0 * math.log(v), lambda v: 3.0 - 3.0 * math.log(v)),
+        }[design.thermal]
+        free += amount * T * of_y[0](y) - 0.5 * electrons * T**2
+        entropy += amount * of_y[1](y) + electrons * T
     return free, entropy
 
 

@@ -1,0 +1,21 @@
+"""Trajectories to thermodynamic states to a fitted free energy, weighted by what their structures say."""
+
+from quests_zenn.states.entropies import StateEntropies, state_entropies
+from quests_zenn.states.fitting import EntropyLink, StatesFit, fit_states, link_entropy, state_weights
+from quests_zenn.states.grouping import State, group_states
+from quests_zenn.states.samples import Samples, iterate_samples, read_samples
+
+__all__ = [
+    "EntropyLink",
+    "Samples",
+    "State",
+    "StateEntropies",
+    "StatesFit",
+    "fit_states",
+    "group_states",
+    "iterate_samples",
+    "link_entropy",
+    "read_samples",
+    "state_entropies",
+    "state_weights",
+]

@@ -1,0 +1,150 @@
+"""Information entropy of states that can be compared: the same k, cutoff, bandwidth and number of environments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quests_zenn._core.checks import DataError, bandwidth, whole_number
+from quests_zenn.descriptors import Environments, describe
+from quests_zenn.descriptors.environments import DEFAULT_CUTOFF, DEFAULT_K
+from quests_zenn.entropy import DEFAULT_BANDWIDTH, block_error, entropy, time_blocks
+from quests_zenn.io.frames import Frame, read_frames
+from quests_zenn.states.grouping import State
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Environments of each state, at most: what exact sums do in a second.
+MOST = 20_000
+
+#: Fewer than so many decorrelated frames make no blocks.
+LEAST_FRAMES = 4
+
+
+@dataclass(frozen=True)
+class StateEntropies:
+    """Entropies of S states. H of two states may be compared: they were taken at the same settings and N.
+
+    Attributes
+    ----------
+    H, error : array (S,), nats per atom
+        H, and its error from leaving out one block of frames at a time.
+    n_environments : int
+        N, the same for all states.
+    stride : array of int (S,)
+        Frames between those that were taken: at least twice the correlation time of energy and pressure.
+    n_frames : array of int (S,)
+        Frames that were taken.
+    bandwidth : float, 1/Å
+    environments : list of Environments
+        Those of each state.
+    """
+
+    H: FloatArray
+    error: FloatArray
+    n_environments: int
+    stride: npt.NDArray[np.int64]
+    n_frames: npt.NDArray[np.int64]
+    bandwidth: float
+    environments: list[npt.NDArray[np.floating[Any]]]
+
+
+def state_entropies(
+    states: Sequence[State],
+    h: float = DEFAULT_BANDWIDTH,
+    *,
+    k: int = DEFAULT_K,
+    cutoff: float = DEFAULT_CUTOFF,
+    n_environments: int | None = None,
+    random_state: int = 0,
+    jobs: int | None = None,
+) -> StateEntropies:
+    """H of each state.
+
+    H grows with the number of environments until the density is resolved, and frames that remember each other count
+    twice, so that every state gives the same number N of environments, from frames at least two correlation times
+    apart: as many as the poorest state has, at most 20,000. From what is left, environments are drawn at random.
+
+    Parameters
+    ----------
+    states : sequence of State
+    h : float, 1/Å
+        Bandwidth.
+    k, cutoff
+        See `describe`.
+    n_environments : int, optional
+        N.
+    random_state : int
+    jobs : int, optional
+
+    Returns
+    -------
+    StateEntropies
+
+    Raises
+    ------
+    DataError
+        If a state has fewer than four decorrelated frames, or fewer environments than asked for.
+    """
+    width = bandwidth(h)
+    if not states:
+        raise DataError("there are no states")
+    strides = np.array([max(1, math.ceil(2.0 * state.correlation_time)) for state in states])
+    taken = [_spaced(state, int(stride)) for state, stride in zip(states, strides, strict=True)]
+    counts = np.array([sum(len(rows) for rows in parts) for parts in taken])
+    for state, count, stride in zip(states, counts, strides, strict=True):
+        if count < LEAST_FRAMES:
+            raise DataError(
+                f"the state {name_of(state)} has {count} frames that do not remember each other (every {stride}th of "
+                f"{state.n_frames}); an entropy needs {LEAST_FRAMES} or more: run it longer"
+            )
+    there = [
+        sum(int(samples.n_atoms[rows].sum()) for (samples, _), rows in zip(state.parts, parts, strict=True))
+        for state, parts in zip(states, taken, strict=True)
+    ]
+    n = min(MOST, *there) if n_environments is None else whole_number(n_environments, "n_environments", 2)
+    if n > min(there):
+        poorest = states[int(np.argmin(there))]
+        raise DataError(f"the state {name_of(poorest)} has {min(there)} environments, fewer than the {n} asked for")
+    H, error, kept = np.empty(len(states)), np.empty(len(states)), []
+    for i, (state, parts) in enumerate(zip(states, taken, strict=True)):
+        found = describe(_frames(state, parts), k, cutoff, jobs=jobs)
+        rows = _drawn(found, n, np.random.default_rng([random_state, i]))
+        x = found.x[rows]
+        owner = np.searchsorted(found.frame_offsets, rows, side="right") - 1
+        H[i] = float(entropy(x, width, jobs=jobs))
+        blocks = time_blocks(len(found.frame_offsets) - 1, min(10, int(counts[i])))[owner]
+        error[i] = float(np.asarray(block_error(x, width, blocks=blocks, jobs=jobs).standard_error))
+        kept.append(x)
+    return StateEntropies(H, error, n, strides.astype(np.int64), counts, width, kept)
+
+
+def name_of(state: State) -> str:
+    """How messages name a state."""
+    return f"V = {state.volume:.4g} Å3, T = {state.temperature:.5g} K"
+
+
+def _spaced(state: State, stride: int) -> list[npt.NDArray[np.int64]]:
+    """Frames of each part, so far apart."""
+    return [rows[::stride] for _, rows in state.parts]
+
+
+def _frames(state: State, taken: list[npt.NDArray[np.int64]]) -> Iterator[Frame]:
+    for (samples, _), rows in zip(state.parts, taken, strict=True):
+        wanted = set(rows.tolist())
+        last = max(wanted, default=-1)
+        for i, frame in enumerate(read_frames(samples.spec)):
+            if i in wanted:
+                yield frame
+            if i >= last:
+                break
+
+
+def _drawn(found: Environments, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Rows of n environments, in order."""
+    return np.sort(rng.permutation(len(found.x))[:n]).astype(np.int64)

@@ -1,0 +1,151 @@
+"""Frames to thermodynamic states: one (V, T) each, with means and their errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from quests_zenn._core.checks import DataError, positive
+from quests_zenn.entropy import autocorrelation_time
+from quests_zenn.states.samples import BOLTZMANN, GPA, Samples
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Volumes and temperatures that differ by less than this share belong to one state.
+ALIKE = 1e-3
+
+
+@dataclass(frozen=True)
+class State:
+    """A state (V, T) and what its frames say of it. Averages are canonical: every frame counts the same.
+
+    Attributes
+    ----------
+    volume : float, Å3 per atom
+    temperature : float, K
+    parts : list of (Samples, array of int)
+        Frames, file by file in the order of time.
+    n_frames : int
+    n_atoms : float
+        Of a frame; the mean where frames differ.
+    internal_energy, internal_energy_error : float, eV per atom
+        <E_pot> and 3/2 k_B T; NaN where frames have no energy.
+    pressure, pressure_error : float, GPa
+        That of the forces and k_B T / V; NaN where frames have no stress.
+    correlation_time : float, frames
+        Of the slower of energy and pressure; at least 0.5.
+    fixed_volume : bool
+        Whether all frames have the same volume. Otherwise (a run at given pressure) V is their mean, and P that of the
+        frames, which is P at the mean volume up to a term of the order of 1/N.
+    """
+
+    volume: float
+    temperature: float
+    parts: list[tuple[Samples, npt.NDArray[np.int64]]] = field(repr=False)
+    n_frames: int
+    n_atoms: float
+    internal_energy: float
+    internal_energy_error: float
+    pressure: float
+    pressure_error: float
+    correlation_time: float
+    fixed_volume: bool
+
+
+def group_states(
+    samples: Sequence[Samples], *, volume_alike: float = ALIKE, temperature_alike: float = ALIKE
+) -> list[State]:
+    """States of all frames, by volume and then by temperature.
+
+    Frames of one file at one temperature whose volumes scatter without gaps are one state at their mean volume; else
+    frames belong together, within a file and across files, if volumes and temperatures agree.
+
+    Parameters
+    ----------
+    samples : sequence of Samples
+    volume_alike, temperature_alike : float
+        Shares by which they may differ.
+
+    Returns
+    -------
+    list of State
+
+    Raises
+    ------
+    DataError
+        If there are no frames.
+    ValueError
+        If a share is not positive.
+    """
+    positive(volume_alike, "volume_alike")
+    positive(temperature_alike, "temperature_alike")
+    pieces: list[tuple[float, float, Samples, npt.NDArray[np.int64]]] = []
+    for part in samples:
+        for rows_T in _levels(part.temperature, np.arange(len(part)), temperature_alike):
+            for rows in _levels(part.volume, rows_T, volume_alike):
+                rows = np.sort(rows)
+                pieces.append((float(part.volume[rows].mean()), float(part.temperature[rows].mean()), part, rows))
+    if not pieces:
+        raise DataError("there are no frames")
+    volumes, temperatures = (np.array([piece[i] for piece in pieces]) for i in (0, 1))
+    states = []
+    every = np.arange(len(pieces))
+    for of_T in _levels(temperatures, every, temperature_alike):
+        for members in _levels(volumes, of_T, volume_alike):
+            states.append(_state([pieces[i] for i in np.sort(members)], volume_alike))
+    return sorted(states, key=lambda state: (state.volume, state.temperature))
+
+
+def _levels(values: FloatArray, rows: npt.NDArray[np.int64], alike: float) -> list[npt.NDArray[np.int64]]:
+    """Rows by levels of their values: a gap of more than a share of the value lies between two levels."""
+    order = rows[np.argsort(values[rows], kind="stable")]
+    level = values[order]
+    cuts = np.flatnonzero(np.diff(level) > alike * np.abs(level[1:])) + 1
+    return np.split(order, cuts)
+
+
+def _state(pieces: list[tuple[float, float, Samples, npt.NDArray[np.int64]]], alike: float) -> State:
+    parts = [(samples, rows) for _, _, samples, rows in pieces]
+    volume = np.concatenate([samples.volume[rows] for samples, rows in parts])
+    kelvin = np.concatenate([samples.temperature[rows] for samples, rows in parts])
+    atoms = np.concatenate([samples.n_atoms[rows] for samples, rows in parts])
+    T, V = float(kelvin.mean()), float(volume.mean())
+    U, U_error, slow_U = _mean([samples.potential[rows] for samples, rows in parts])
+    P, P_error, slow_P = _mean([samples.virial[rows] for samples, rows in parts])
+    return State(
+        volume=V,
+        temperature=T,
+        parts=parts,
+        n_frames=len(volume),
+        n_atoms=float(atoms.mean()),
+        internal_energy=U + 1.5 * BOLTZMANN * T,
+        internal_energy_error=U_error,
+        pressure=P + GPA * BOLTZMANN * T / V,
+        pressure_error=P_error,
+        correlation_time=max(slow_U, slow_P),
+        fixed_volume=bool(np.ptp(volume) <= alike * V),
+    )
+
+
+def _mean(series: list[FloatArray]) -> tuple[float, float, float]:
+    """Mean over all frames, its standard error with the correlation of each series, and the longest correlation time.
+
+    Series of different files are independent. With tau the integrated autocorrelation time, n frames are worth
+    n / (2 tau) independent ones. A single frame tells no error.
+    """
+    if any(np.isnan(values).any() for values in series):
+        return math.nan, math.nan, 0.5
+    whole = np.concatenate(series)
+    n, mean = len(whole), float(whole.mean())
+    if n < 2:
+        return mean, math.nan, 0.5
+    spread = float(whole.var(ddof=1))
+    times = [autocorrelation_time(values) if len(values) > 1 else 0.5 for values in series]
+    square = sum(
+        (len(values) / n) ** 2 * spread * 2.0 * tau / len(values) for values, tau in zip(series, times, strict=True)
+    )
+    return mean, math.sqrt(square), max(times)

@@ -1,0 +1,111 @@
+"""Free energies of states whose free energy is known; the link between information entropy and entropy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from quests_zenn._core.checks import DataError
+from quests_zenn.states.entropies import StateEntropies
+from quests_zenn.states.fitting import fit_states, link_entropy, state_weights
+from quests_zenn.states.grouping import State
+from quests_zenn.states.samples import BOLTZMANN, GPA
+
+pytestmark = pytest.mark.extra
+
+
+def known(V: Any, T: Any) -> dict[str, Any]:
+    """Classical solid: E_0 + B (V - V_0)^2 / (2 V_0), theta = 300 K (V / V_0)^-2, per atom in eV, Å3 and K."""
+    V0, B = 11.8, 140.0 / GPA
+    theta = 300.0 * (V / V0) ** -2.0
+    return {
+        "F": -3.5 + 0.5 * B * (V - V0) ** 2 / V0 + 3.0 * BOLTZMANN * T * np.log(theta / T),
+        "U": -3.5 + 0.5 * B * (V - V0) ** 2 / V0 + 3.0 * BOLTZMANN * T,
+        "P": GPA * (-B * (V - V0) / V0 + 6.0 * BOLTZMANN * T / V),
+        "S": 3.0 - 3.0 * np.log(theta / T),  # k_B
+    }
+
+
+def states(error: float = 1e-4, seed: int = 0) -> list[State]:
+    rng, made = np.random.default_rng(seed), []
+    for V in (11.2, 11.6, 12.0, 12.4):
+        for T in (300.0, 600.0, 900.0, 1200.0):
+            exact = known(V, T)
+            made.append(
+                State(
+                    V, T, [], 100, 108.0, exact["U"] + error * rng.normal(), error,
+                    exact["P"] + 0.05 * rng.normal(), 0.05, 1.0, True,
+                )
+            )  # fmt: skip
+    return made
+
+
+def informed(of: list[State], c: float, s0: float, noise: float = 0.0) -> StateEntropies:
+    """Entropies H that are linked by S = H c + 3/2 ln T + s0."""
+    V, T = (np.array([getattr(state, name) for state in of]) for name in ("volume", "temperature"))
+    H = (known(V, T)["S"] - 1.5 * np.log(T) - s0) / c + noise * np.random.default_rng(1).normal(size=len(of))
+    n = len(of)
+    return StateEntropies(H, np.full(n, max(noise, 0.01)), 1000, np.ones(n, int), np.full(n, 10), 0.015, [])
+
+
+def test_a_classical_solid_is_found() -> None:
+    pytest.importorskip("torch")
+    fit = fit_states(states())
+    V, T = np.array([11.4, 11.8, 12.2]), np.array([450.0, 750.0, 1050.0])
+    exact = known(V, T)
+    np.testing.assert_allclose(fit.model.internal_energy(V, T), exact["U"], atol=5e-4)
+    np.testing.assert_allclose(fit.model.pressure(V, T), exact["P"], atol=0.1)
+    S = fit.model.entropy(V, T) / BOLTZMANN
+    np.testing.assert_allclose(S - S[0], exact["S"] - exact["S"][0], atol=0.03)
+    np.testing.assert_allclose(fit.model.heat_capacity(V, T) / BOLTZMANN, 3.0, atol=0.1)
+    assert fit.link is None
+    assert fit.effective_sample_size == 16.0
+
+
+def test_the_link_finds_c() -> None:
+    pytest.importorskip("torch")
+    fit = fit_states(states(), entropies=informed(states(), 0.7, -3.0))
+    assert fit.link is not None
+    assert fit.link.c == pytest.approx(0.7, abs=0.02)
+    assert fit.link.r2 > 0.999
+    assert fit.link.rms < 0.02
+
+
+def test_entropies_as_targets_help_where_energies_are_noisy() -> None:
+    pytest.importorskip("torch")
+    noisy = states(error=0.02)
+    V, T = np.array([11.2, 12.4]), np.array([300.0, 300.0])
+    exact = known(V, T)["S"]
+    wrong = []
+    for target in (False, True):
+        fit = fit_states(noisy, entropies=informed(noisy, 1.0, -3.0), entropy_as_target=target)
+        S = fit.model.entropy(V, T) / BOLTZMANN
+        wrong.append(abs((S[1] - S[0]) - (exact[1] - exact[0])))
+    assert wrong[1] < 0.1
+    assert wrong[1] < wrong[0] + 0.02
+
+
+def test_a_link_without_a_difference() -> None:
+    with pytest.raises(DataError, match="the same information entropy"):
+        link_entropy(np.full(4, 2.0), np.full(4, 300.0), np.arange(4.0), np.ones(4), np.ones(4))
+
+
+def test_what_cannot_be_fitted() -> None:
+    pytest.importorskip("torch")
+    nothing = [State(11.8, 300.0, [], 3, 4.0, np.nan, np.nan, np.nan, np.nan, 0.5, True)] * 5
+    with pytest.raises(DataError, match="neither energy nor stress"):
+        fit_states(nothing)
+    with pytest.raises(ValueError, match="weights must be 16 positive numbers"):
+        fit_states(states(), weights=[1.0])
+    with pytest.raises(ValueError, match="entropy_as_target needs entropies"):
+        fit_states(states(), entropy_as_target=True)
+
+
+def test_weights_of_states() -> None:
+    x = [np.zeros((5, 3)), np.zeros((5, 3)), np.ones((5, 3))]
+    of = StateEntropies(np.zeros(3), np.zeros(3), 5, np.ones(3, int), np.full(3, 5), 0.015, x)
+    assert state_weights(of).tolist() == [1.0, 1.0, 1.0]
+    np.testing.assert_allclose(state_weights(of, "density"), [0.75, 0.75, 1.5])
+    assert state_weights(of, "novelty")[2] == state_weights(of, "novelty").max()
