@@ -12,6 +12,7 @@ _HOMES = {
     "CrossEntropyClassifier": "classifier",
     "ZENNClassifier": "classifier",
     "calibration_error": "calibration",
+    "join": "_joined",
     "reliability": "calibration",
 }
 
@@ -24,6 +25,7 @@ __all__ = [
     "IdealMixing",
     "ZENNClassifier",
     "calibration_error",
+    "join",
     "reliability",
     "thermo",
 ]

@@ -31,6 +31,12 @@ GPA = 160.2176634
 #: Configurations on the lowest rung.
 ON_THE_GROUND = 2
 
+#: Width of the prior of what data cannot tell.
+FIXED = 1e-6
+
+#: K, where anharmonicity is the share of k_B per atom that heat capacities gain.
+WARM = 1000.0
+
 ENERGIES = ("network", "birch-murnaghan", "vinet")
 THERMALS = ("none", "einstein", "debye", "classical")
 
@@ -234,6 +240,8 @@ class Design:
         def add(name: str, shape: tuple[int, ...], mean: float, scale: float, **more: Any) -> None:
             first = made[-1].stop if made else 0
             mean, scale = self.centres.get(name, mean), self.widths.get(name, scale)
+            if scale == FIXED:  # data say nothing of it: nor do they of its width
+                more["learned"] = False
             made.append(Block(name, shape, mean, scale, first=first, **more))
 
         if self.energy != "network":
@@ -247,7 +255,10 @@ class Design:
             add("log_temperature", (k,), math.log(300.0), 0.3, taper=self.taper)
             add("grueneisen", (k,), 2.0, 1.0, taper=self.taper)
             add("grueneisen_slope", (k,), 0.0, 1.0, taper=self.taper)
-            if self.thermal != "classical":
+            if self.thermal == "classical":
+                add("anharmonicity", (k,), 0.0, 0.1, taper=self.taper)
+                add("anharmonicity_slope", (k,), 0.0, 1.0, taper=self.taper)
+            else:
                 add("log_electronic", (k,), math.log(5e-8 * self.n_atoms), 1.0, taper=self.taper)
         if self.hidden and self.convex:
             self._convex_blocks(add)
@@ -497,9 +508,11 @@ class Parts:
         temperature: torch.Tensor,
         entropies: bool,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Vibrations of a solid whose temperature follows the volume, and electrons of a metal (-g T^2 / 2).
+        """Vibrations of a solid whose temperature follows the volume, and what F has beside them in the order T^2.
 
-        Classical dynamics has neither quanta nor electrons.
+        That is electrons of a metal, -g T^2 / 2. Classical dynamics has neither quanta nor electrons, but shows the
+        anharmonicity of the atoms' motion, whose leading term is of the same order, of either sign, and depends on the
+        volume: -n k_B (a + b ln(V / V_c)) T^2 / (2 * 1000 K). See Wallace, Thermodynamics of Crystals (1972).
         """
         d = self.design
         strain = _shifted(still.compose(_jets.log, volume), -math.log(d.x_centre[0]))
@@ -511,7 +524,10 @@ class Parts:
         amount = d.n_atoms * d.boltzmann
         result = amount * orders.multiply(temperature, orders.compose(series, ratio))
         if d.thermal == "classical":
-            return result, [amount * orders.compose(_jets.entropy_of(series), ratio)] if entropies else []
+            share = _shifted(view.scalar("anharmonicity_slope") * strain, view.scalar("anharmonicity"))
+            gain = (amount / WARM) * orders.multiply(orders.embed(share), temperature)
+            result = result - 0.5 * orders.multiply(gain, temperature)
+            return result, [amount * orders.compose(_jets.entropy_of(series), ratio), gain] if entropies else []
         electrons = view.scalar("log_electronic").exp()
         result = result - 0.5 * electrons * orders.multiply(temperature, temperature)
         if not entropies:

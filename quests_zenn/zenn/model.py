@@ -24,7 +24,7 @@ from quests_zenn.io.outputs import check_output
 from quests_zenn.zenn import _mixture
 from quests_zenn.zenn._ideal import IdealMixing
 from quests_zenn.zenn._jets import Orders
-from quests_zenn.zenn._parts import BOLTZMANN, ENERGIES, GPA, THERMALS, Design, Parts, View, rungs, stretches
+from quests_zenn.zenn._parts import BOLTZMANN, ENERGIES, FIXED, GPA, THERMALS, Design, Parts, View, rungs, stretches
 from quests_zenn.zenn._polynomials import Polynomials
 from quests_zenn.zenn._problem import Problem, Rows, one_thread
 from quests_zenn.zenn._rows import as_numbers, as_points, as_temperatures, make_rows, relative_to, what_is_known
@@ -381,11 +381,13 @@ class FreeEnergyModel(BaseEstimator):
                 noise["density"] = 0.03
             design = replace(design, **self._layout())
             return replace(design, **self._two_scales(rows, design)), noise, {}
+        # of classical vibrations, energies and pressures tell the constant of S nothing: it is chosen, not drawn
+        held = {"log_temperature": FIXED, "entropy_root": FIXED} if _floats(thermal, rows) else {}
         single = replace(
             design,
             hidden=(),
             energy_scale=3.0 * scale,
-            widths={**FIRST_WIDTHS, "log_electronic": 1.5},
+            widths={**FIRST_WIDTHS, "log_electronic": 1.5, **held},
         )
         settings = Settings(
             n_members=1,
@@ -406,6 +408,7 @@ class FreeEnergyModel(BaseEstimator):
         design = replace(
             design,
             centres=centres,
+            widths=held,
             energy_scale=mixing,
             correction=0.1 * mixing,
             entropy_correction=ENTROPY_CORRECTION,
@@ -484,6 +487,7 @@ class FreeEnergyModel(BaseEstimator):
         self.ideal_ = self.ideal
         self.z_ = trained.z
         self.shift_ = shift
+        self.entropy_shift_ = np.zeros(len(trained.z))
         self.seed_ = seed
         self.noise_ = dict(trained.noise)
         self.n_members_ = len(trained.z)
@@ -676,7 +680,9 @@ class FreeEnergyModel(BaseEstimator):
         self._map(points, T, work)
         zero = (0,) * (design.n_inputs + 1)
         if zero in result:
-            result[zero] += self.shift_
+            result[zero] += self.shift_ - self.entropy_shift_[:, None] * T
+        if self._order(T=1) in result:
+            result[self._order(T=1)] -= self.entropy_shift_[:, None]
         if self.ideal_ is not None:
             for order, part in self.ideal_.derivatives(points, T, wanted, design.boltzmann).items():
                 result[order] += part
@@ -746,6 +752,8 @@ class FreeEnergyModel(BaseEstimator):
             shares[:, part] = logarithms[0].exp().transpose(1, 2).numpy()
 
         self._map(points, T, work)
+        free_energies -= (self.entropy_shift_[:, None] * T)[:, :, None]
+        entropies += self.entropy_shift_[:, None, None]
         if self.ideal_ is not None:
             zero, heat = self._order(), self._order(T=1)
             found = self.ideal_.derivatives(points, T, [zero, heat], design.boltzmann)
@@ -755,6 +763,44 @@ class FreeEnergyModel(BaseEstimator):
 
     def _probabilities(self, points: FloatArray, T: FloatArray) -> FloatArray:
         return self._parts_at(points, T)[2]
+
+    def set_reference(self, x: npt.ArrayLike, T: float) -> Any:
+        """Set S to zero at one state, where the data fix it up to a constant only.
+
+        Energies and pressures fix F up to -s0 T. Each member of the committee gets its own s0, so that spreads are
+        those of differences from this state.
+
+        Parameters
+        ----------
+        x : float or array, shape (q,)
+        T : float, K
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data of this model fix S, or leave more open than a constant.
+        """
+        kelvin = positive(T, "T")
+        if {"S", "U"} - self._known() or not self.relative_to_.startswith("U as given; S up to"):
+            raise ValueError(f"this model has no constant of S to choose: {self.relative_to_}")
+        points, heat, _ = self._points(x, kelvin)
+        if len(points) != 1:
+            raise ValueError("a reference is one state")
+        self.entropy_shift_ = self.entropy_shift_ + self._derivatives(points, heat, [self._order(T=1)])[
+            self._order(T=1)
+        ].reshape(-1)
+        where = ", ".join(f"{value:g}" for value in points[0]) + (" Å3" if self.coordinate == "volume" else "")
+        self.relative_to_ = f"U as given; S up to its value at {where} and {kelvin:g} K, F up to -T times it"
+        return self
+
+    def _known(self) -> frozenset[str]:
+        """Symbols of what the data fix."""
+        self._fitted()
+        return self.known_
 
     def extrapolates(self, x: npt.ArrayLike, T: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Whether points lie outside the ranges of x and T that the model was fitted on.
@@ -935,6 +981,7 @@ class FreeEnergyModel(BaseEstimator):
             "settings": settings,
             "design": design,
             "shift": self.shift_,
+            "entropy_shift": self.entropy_shift_,
             "seed": self.seed_,
             "noise": self.noise_,
             "x_range": self.x_range_,
@@ -1005,6 +1052,10 @@ class FreeEnergyModel(BaseEstimator):
             raise ValueError("ideal mixing is of other order parameters")
         model.z_ = z
         model.shift_ = finite(document["shift"], "shift")
+        shifts = document.get("entropy_shift", [0.0] * len(z))  # models of before reference states have none
+        model.entropy_shift_ = np.array([finite(value, "entropy_shift") for value in shifts])
+        if len(model.entropy_shift_) != len(z):
+            raise ValueError("shifts of entropies do not fit")
         model.seed_ = int(document["seed"])
         model.noise_ = dict(document["noise"])
         model.n_members_ = len(z)
@@ -1041,8 +1092,9 @@ class ZENN(FreeEnergyModel):
         Whether x is a volume, Å3, or anything else.
     energy : {"auto", "birch-murnaghan", "vinet", "network"}
         What E_k starts from; "auto" is Birch and Murnaghan's equation of state for volumes, else a network alone.
-    thermal : {"auto", "debye", "einstein", "none"}
-        Vibrations; "auto" is Debye's solid for volumes, else none. Without them the networks see T.
+    thermal : {"auto", "debye", "einstein", "classical", "none"}
+        Vibrations; "auto" is Debye's solid for volumes, else none. Without them the networks see T. "classical" is for
+        averages of classical dynamics, which knows neither quanta nor electrons.
     hidden : "auto" or tuple of int
         Widths of the hidden layers of the networks: (8,) beside an equation of state, else (8, 8); () for no networks.
     inputs : None, "x", Polynomials, path or list of str
@@ -1384,6 +1436,11 @@ def _same_form(a: Design, b: Design) -> bool:
     )
     same = all(value == getattr(b, name) for name, value in vars(a).items() if name not in units)
     return same and bool(a.gains) == bool(b.gains)
+
+
+def _floats(thermal: str, rows: Rows) -> bool:
+    """Whether a constant of S is free."""
+    return thermal == "classical" and not {"F", "S"} & set(rows.targets)
 
 
 def _ranges(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

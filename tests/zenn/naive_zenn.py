@@ -162,7 +162,10 @@ def configuration(design: Any, p: dict[str, Any], k: int, x: Sequence[float], T:
             -float(p["grueneisen"][k]) * s - float(p["grueneisen_slope"][k]) * s**2
         )
         y, amount = theta / T, design.n_atoms * design.boltzmann
-        electrons = math.exp(p["log_electronic"][k]) if design.thermal != "classical" else 0.0
+        if design.thermal == "classical":
+            electrons = amount * (p["anharmonicity"][k] + p["anharmonicity_slope"][k] * s) / 1000.0
+        else:
+            electrons = math.exp(p["log_electronic"][k])
         of_y = {
             "debye": (debye_free, debye_entropy),
             "einstein": (einstein_free, einstein_entropy),

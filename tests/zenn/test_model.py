@@ -203,7 +203,8 @@ def test_entropy_is_that_of_configurations_and_of_mixing(name: str) -> None:
     F = (p * parts["F"]).sum(1) - BOLTZMANN * T / design.coherence * mixing
     np.testing.assert_allclose(F, model.free_energy(x[:, 0], T), rtol=1e-12)
     np.testing.assert_allclose(parts["E"], parts["F"] + T[:, None] * parts["S"], rtol=1e-12)
-    assert (parts["S"] >= 0.0).all()
+    if design.thermal != "classical":  # without quanta there is no lower bound
+        assert (parts["S"] >= 0.0).all()
 
 
 @pytest.mark.parametrize("name", PHYSICAL)
@@ -214,7 +215,8 @@ def test_heat_capacities_are_positive_where_the_model_builds_it_in(name: str) ->
     x, T = points(design, 60, 35)
     x = x[:, 0]
     C = model.heat_capacity(x, T)
-    assert (C > 0.0).all()
+    if design.thermal != "classical":
+        assert (C > 0.0).all()
     parts = model.configurations(x, T)
     p, E = parts["p"], parts["E"]
     fluctuation = (p * E**2).sum(1) - (p * E).sum(1) ** 2
@@ -227,7 +229,8 @@ def test_heat_capacities_are_positive_where_the_model_builds_it_in(name: str) ->
             rows = [k + g for g in range(0, whole.shape[0], design.n_configurations)]
             z[0, block.first : block.stop] = part[rows].reshape(-1) / block.scales()
         each[:, k] = by_hand(alone, z).heat_capacity(x, T)
-    assert (each > 0.0).all()
+    if design.thermal != "classical":  # anharmonicity may have either sign
+        assert (each > 0.0).all()
     expected = (p * each).sum(1) + design.coherence * fluctuation / (BOLTZMANN * T**2)
     np.testing.assert_allclose(C, expected, rtol=1e-7)
 
@@ -750,7 +753,7 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"n_configurations": 2.5}, "n_configurations"),
     ({"coordinate": "pressure"}, "coordinate"),
     ({"energy": "murnaghan"}, "energy"),
-    ({"thermal": "classical"}, "thermal"),
+    ({"thermal": "quantum"}, "thermal"),
     ({"hidden": "deep"}, "hidden"),
     ({"hidden": (0,)}, "a width of hidden"),
     ({"n_atoms": 0}, "n_atoms"),
