@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.checks import DataError, bandwidth, whole_number
-from quests_zenn.descriptors import Environments, describe
 from quests_zenn.descriptors.environments import DEFAULT_CUTOFF, DEFAULT_K
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, block_error, entropy, time_blocks
-from quests_zenn.io.frames import Frame, read_frames
-from quests_zenn.states.grouping import State
+from quests_zenn.states._frames import Settings, described
+from quests_zenn.states.grouping import State, name_of
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 #: Environments of each state, at most: what exact sums do in a second.
 MOST = 20_000
@@ -60,6 +60,7 @@ def state_entropies(
     *,
     k: int = DEFAULT_K,
     cutoff: float = DEFAULT_CUTOFF,
+    species: str = "none",
     n_environments: int | None = None,
     random_state: int = 0,
     jobs: int | None = None,
@@ -75,7 +76,7 @@ def state_entropies(
     states : sequence of State
     h : float, 1/Å
         Bandwidth.
-    k, cutoff
+    k, cutoff, species
         See `describe`.
     n_environments : int, optional
         N.
@@ -111,40 +112,42 @@ def state_entropies(
     if n > min(there):
         poorest = states[int(np.argmin(there))]
         raise DataError(f"the state {name_of(poorest)} has {min(there)} environments, fewer than the {n} asked for")
-    H, error, kept = np.empty(len(states)), np.empty(len(states)), []
-    for i, (state, parts) in enumerate(zip(states, taken, strict=True)):
-        found = describe(_frames(state, parts), k, cutoff, jobs=jobs)
-        rows = _drawn(found, n, np.random.default_rng([random_state, i]))
-        x = found.x[rows]
-        owner = np.searchsorted(found.frame_offsets, rows, side="right") - 1
+    kept, owner = _draw(states, taken, n, Settings(k, cutoff, species, jobs), random_state)
+    H, error = np.empty(len(states)), np.empty(len(states))
+    for i, (x, frames) in enumerate(zip(kept, owner, strict=True)):
         H[i] = float(entropy(x, width, jobs=jobs))
-        blocks = time_blocks(len(found.frame_offsets) - 1, min(10, int(counts[i])))[owner]
+        blocks = time_blocks(int(counts[i]), min(10, int(counts[i])))[frames]
         error[i] = float(np.asarray(block_error(x, width, blocks=blocks, jobs=jobs).standard_error))
-        kept.append(x)
     return StateEntropies(H, error, n, strides.astype(np.int64), counts, width, kept)
 
 
-def name_of(state: State) -> str:
-    """How messages name a state."""
-    return f"V = {state.volume:.4g} Å3, T = {state.temperature:.5g} K"
+def _draw(
+    states: Sequence[State], taken: Sequence[list[IntArray]], n: int, settings: Settings, random_state: int
+) -> tuple[list[npt.NDArray[np.floating[Any]]], list[IntArray]]:
+    """Of each state n environments at random, in order, and the number of the frame that each is from."""
+    drawn: list[dict[tuple[int, int], tuple[int, IntArray, IntArray]]] = []
+    for s, (state, parts) in enumerate(zip(states, taken, strict=True)):
+        sizes = np.concatenate([samples.n_atoms[rows] for (samples, _), rows in zip(state.parts, parts, strict=True)])
+        ends = np.cumsum(sizes)
+        chosen = np.sort(np.random.default_rng([random_state, s]).permutation(int(ends[-1]))[:n])
+        frame = np.searchsorted(ends, chosen, side="right")
+        places = [(p, int(row)) for p, rows in enumerate(parts) for row in rows]
+        drawn.append(
+            {
+                place: (f, np.flatnonzero(frame == f), chosen[frame == f] - (ends[f] - sizes[f]))
+                for f, place in enumerate(places)
+            }
+        )
+    kept: list[Any] = [None] * len(states)
+    owner = [np.empty(n, np.int64) for _ in states]
+    for s, p, row, x in described(states, taken, settings):
+        f, where, atoms = drawn[s][p, row]
+        if kept[s] is None:
+            kept[s] = np.empty((n, x.shape[1]), x.dtype)
+        kept[s][where], owner[s][where] = x[atoms], f
+    return kept, owner
 
 
-def _spaced(state: State, stride: int) -> list[npt.NDArray[np.int64]]:
+def _spaced(state: State, stride: int) -> list[IntArray]:
     """Frames of each part, so far apart."""
     return [rows[::stride] for _, rows in state.parts]
-
-
-def _frames(state: State, taken: list[npt.NDArray[np.int64]]) -> Iterator[Frame]:
-    for (samples, _), rows in zip(state.parts, taken, strict=True):
-        wanted = set(rows.tolist())
-        last = max(wanted, default=-1)
-        for i, frame in enumerate(read_frames(samples.spec)):
-            if i in wanted:
-                yield frame
-            if i >= last:
-                break
-
-
-def _drawn(found: Environments, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Rows of n environments, in order."""
-    return np.sort(rng.permutation(len(found.x))[:n]).astype(np.int64)

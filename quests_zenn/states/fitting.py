@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import DataError, one_of
+from quests_zenn._core.checks import DataError, one_of, positive
 from quests_zenn.sampling.weights import (
     DEFAULT_CLIP,
     KINDS,
@@ -18,14 +19,17 @@ from quests_zenn.sampling.weights import (
     group_scores,
     row_weights,
 )
-from quests_zenn.states.entropies import StateEntropies, name_of
-from quests_zenn.states.grouping import State
+from quests_zenn.states.entropies import StateEntropies
+from quests_zenn.states.grouping import ALIKE, State, name_of
 from quests_zenn.states.samples import BOLTZMANN
 
 FloatArray = npt.NDArray[np.float64]
 
 #: Fits in turn of the model and of the link between information entropy and entropy.
 TURNS = 3
+
+#: Fewer states make no F(V, T).
+LEAST_STATES = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class EntropyLink:
         What is left over.
     r2 : float
         Share of the variance of S - 3/2 k_B ln T that H explains.
+    s0_of_phases : tuple of float
+        Where each phase has a constant of its own, see `link_entropy`.
     """
 
     c: float
@@ -50,6 +56,7 @@ class EntropyLink:
     rms: float
     worst: float
     r2: float
+    s0_of_phases: tuple[float, ...] = ()
 
     def entropy(self, H: npt.ArrayLike, T: npt.ArrayLike) -> FloatArray:
         """S, k_B per atom."""
@@ -63,18 +70,27 @@ class StatesFit:
     Attributes
     ----------
     model : FreeEnergyModel
-        F(V, T), eV per atom, the kinetic part included.
+        F(V, T), eV per atom, the kinetic part included. Phases of the states are its configurations, in their order.
     link : EntropyLink or None
         None where no entropies were given.
     weights : array (S,)
         Of the states, mean 1.
     effective_sample_size : float
+    reference : (float, float)
+        Volume (Å3 per atom) and temperature (K) of the state at which S is set to zero.
+    phase_models : list of FreeEnergyModel
+        The model of each phase on its own, with the same zero; `model` alone where there is one phase.
+    targets : dict
+        Of U and P: number of rows, root mean square of what is left, and mean square in units of the errors.
     """
 
     model: Any
     link: EntropyLink | None
     weights: FloatArray
     effective_sample_size: float
+    reference: tuple[float, float]
+    phase_models: list[Any]
+    targets: dict[str, dict[str, Any]]
 
 
 def state_weights(
@@ -92,27 +108,74 @@ def state_weights(
     return row_weights(scores.density if kind == "density" else scores.novel, kind, clip=clip)
 
 
-def link_entropy(H: FloatArray, T: FloatArray, S: FloatArray, error: FloatArray, weights: FloatArray) -> EntropyLink:
-    """Least squares for c and s0, S in k_B per atom; rows count by their weights and errors."""
+def link_entropy(
+    H: npt.ArrayLike,
+    T: npt.ArrayLike,
+    S: npt.ArrayLike,
+    error: npt.ArrayLike,
+    weights: npt.ArrayLike | None = None,
+    phases: npt.ArrayLike | None = None,
+    c: float | None = None,
+) -> EntropyLink:
+    """Least squares for c and s0 of S / k_B = c H + 3/2 ln T + s0.
+
+    Parameters
+    ----------
+    H, T, S, error : array, shape (n,)
+        Information entropies (nats), temperatures (K), entropies (k_B per atom), and errors of H.
+    weights : array, shape (n,), optional
+        What each row counts.
+    phases : array of int, shape (n,), optional
+        Where S of each phase has a constant of its own: c is what rows of the same phase tell, and `s0_of_phases` are
+        the constants; `s0` is that of the first one.
+    c : float, optional
+        Held, not fitted.
+
+    Returns
+    -------
+    EntropyLink
+
+    Raises
+    ------
+    DataError
+        If all rows of a phase have the same information entropy.
+    """
+    H, T, S, error = (np.asarray(values, np.float64) for values in (H, T, S, error))
+    weights = np.ones(len(H)) if weights is None else np.asarray(weights, np.float64)
+    of = np.zeros(len(H), np.int64) if phases is None else np.asarray(phases)
+    kinds = np.unique(of)
     y = S - 1.5 * np.log(T)
     w = weights / np.maximum(error, 1e-3 * max(float(np.std(H)), 1e-12)) ** 2
-    design = np.column_stack([H, np.ones(len(H))])
-    normal = design.T @ (w[:, None] * design)
-    if np.linalg.cond(normal) > 1e14:
-        raise DataError("all states have the same information entropy; there is nothing to link")
-    c, s0 = np.linalg.solve(normal, design.T @ (w * y))
-    left = y - design @ [c, s0]
+    members = (of[:, None] == kinds[None, :]).astype(np.float64)
+    share = w / (members * (w @ members)).sum(1)
+
+    def centred(values: FloatArray) -> FloatArray:
+        """Less the mean of the phase."""
+        return np.asarray(values - members @ (members.T @ (share * values)))
+
+    h, s = centred(H), centred(y)
+    square = float((w * h * h).sum())
+    if c is None:
+        if not square > 1e-14 * float((w * H * H).sum()):
+            raise DataError("all states of a phase have the same information entropy; there is nothing to link")
+        slope = float((w * h * s).sum()) / square
+    else:
+        slope = float(c)
+    left = s - slope * h
+    free = max(len(H) - len(kinds) - (c is None), 1)
     rms = float(np.sqrt(np.average(left**2, weights=weights)))
-    spread = float(np.average((y - np.average(y, weights=weights)) ** 2, weights=weights))
-    deviation = math.sqrt(np.average((H - np.average(H, weights=weights)) ** 2, weights=weights))
-    c_error = rms / (deviation * math.sqrt(max(len(H) - 2, 1))) if deviation > 0.0 else math.inf
+    spread = float(np.average(s**2, weights=weights))
+    # what is left is the surrogate's own failure, not noise of H: rows count by their weights
+    deviation = math.sqrt(float((weights * h * h).sum()) / float(weights.mean()) * free / len(H))
+    constants = members.T @ (share * (y - slope * H))
     return EntropyLink(
-        float(c),
-        c_error,
-        float(s0),
+        slope,
+        0.0 if c is not None else rms / deviation if deviation > 0.0 else math.inf,
+        float(constants[0]),
         rms,
         float(np.abs(left).max()),
         1.0 - rms**2 / spread if spread > 0.0 else math.nan,
+        tuple(constants.tolist()),
     )
 
 
@@ -123,21 +186,37 @@ def fit_states(
     entropies: StateEntropies | None = None,
     weights: npt.ArrayLike | None = None,
     entropy_as_target: bool = False,
+    c: float | None = None,
+    reference: tuple[float, float] | None = None,
+    progress: Callable[[str, int], None] | None = None,
 ) -> StatesFit:
     """Fit F(V, T) to mean energies and pressures of states, each with its error.
+
+    Energies and pressures fix S of a phase up to a constant. It is set to zero at one state. Where states are of
+    several phases, each is fitted on its own, and the constants between them come from their information entropies:
+    S / k_B = c H + 3/2 ln T + s0 with one c and one s0 for all. Models are then joined (see `quests_zenn.zenn.join`)
+    with as many atoms changing together as a frame has.
 
     Parameters
     ----------
     states : sequence of State
     model : FreeEnergyModel, optional
         By default `ZENN` with one configuration, an equation of state and classical vibrations, as classical dynamics
-        has them, and no networks: a grid of few volumes cannot tell them what to do between.
+        has them, and no networks: a grid of few volumes cannot tell them what to do between. Of several phases this
+        is the model of each.
     entropies : StateEntropies, optional
-        To compare with the entropies of the model: `EntropyLink`.
+        To compare with the entropies of the model: `EntropyLink`. Several phases need them.
     weights : array, shape (S,), optional
         Of the states; uniform by default. See `state_weights`.
     entropy_as_target : bool
         Whether S = c k_B H + 3/2 k_B ln T + s0 is fitted as well: model and c, s0 in turn.
+    c : float, optional
+        c of the link; fitted by default.
+    reference : (float, float), optional
+        Volume and temperature of a state at which S is set to zero; by default the one of the lowest temperature, and
+        of these that of the smallest pressure (or volume).
+    progress : callable, optional
+        See `FreeEnergyModel.fit`.
 
     Returns
     -------
@@ -152,6 +231,68 @@ def fit_states(
     """
     if entropy_as_target and entropies is None:
         raise ValueError("entropy_as_target needs entropies")
+    rows = _rows(states, weights)
+    kinds = sorted({state.phase for state in states})
+    if len(kinds) > 1 and entropies is None:
+        raise ValueError("states of several phases need entropies: energies and pressures do not compare their S")
+    place = _reference(rows) if reference is None else (positive(reference[0], "a volume"), positive(reference[1], "T"))
+    if model is None:
+        from quests_zenn.zenn import ZENN
+
+        model = ZENN(1, thermal="classical", hidden=(), random_state=0, verbose=False)
+    alone = [_Phase(_part(rows, rows.phase == kind), copy.deepcopy(model)) for kind in kinds]
+    _check(alone, states)
+    # of several phases, the one that the reference is of: the nearest state
+    near = np.abs(rows.V / place[0] - 1.0) + np.abs(rows.T / place[1] - 1.0)
+    first = kinds.index(int(rows.phase[near.argmin()]))
+    link, told_reference = None, ""
+    for turn in range(TURNS if entropy_as_target else 1):
+        for phase in alone:
+            phase.fit(entropies, link if turn else None, progress)
+        floats = not turn and "U" in rows.targets and {"S", "U"} <= alone[0].model.known_
+        if floats:
+            for phase in alone:
+                phase.model.set_reference(*(place if phase is alone[first] else phase.middle()))
+            told_reference = alone[first].model.relative_to_
+        if entropies is not None and "S" in alone[0].model.known_:
+            link = _linked(alone, entropies, rows, first, place, c, floats)
+    if turn and "U" in rows.targets:  # entropies were given up to a constant as well
+        zero = alone[first].entropies(*place)[:, 0]
+        for phase in alone:
+            phase.model.entropy_shift_ = phase.model.entropy_shift_ - BOLTZMANN * zero
+            phase.model.relative_to_ = told_reference
+        assert link is not None
+        link = replace(link, s0=link.s0 - float(zero.mean()))
+    elif floats:
+        for phase in alone:
+            phase.model.relative_to_ = told_reference
+    whole = alone[0].model
+    if len(alone) > 1:
+        from quests_zenn.zenn import join
+
+        whole = join([phase.model for phase in alone], coherence=float(np.mean([state.n_atoms for state in states])))
+    told = _targets(alone, rows)
+    return StatesFit(
+        whole, link, rows.weight, effective_sample_size(rows.weight), place, [p.model for p in alone], told
+    )
+
+
+@dataclass
+class _Rows:
+    """Rows of a fit: one for each state."""
+
+    V: FloatArray
+    T: FloatArray
+    phase: npt.NDArray[np.int64]
+    targets: dict[str, FloatArray]
+    errors: dict[str, FloatArray]
+    weight: FloatArray
+    number: npt.NDArray[np.int64]
+
+
+def _rows(states: Sequence[State], weights: npt.ArrayLike | None) -> _Rows:
+    if not states:
+        raise DataError("there are no states")
     V, T = (np.array([getattr(state, name) for state in states]) for name in ("volume", "temperature"))
     targets, errors = {}, {}
     for symbol, name in (("U", "internal_energy"), ("P", "pressure")):
@@ -168,21 +309,130 @@ def fit_states(
     rows = np.ones(len(states)) if weights is None else np.asarray(weights, dtype=np.float64)
     if rows.shape != (len(states),) or not (np.isfinite(rows).all() and (rows > 0.0).all()):
         raise ValueError(f"weights must be {len(states)} positive numbers, got {weights!r}")
-    rows = rows / rows.mean()
-    if model is None:
-        from quests_zenn.zenn import ZENN
+    phase = np.array([state.phase for state in states], np.int64)
+    return _Rows(V, T, phase, targets, errors, rows / rows.mean(), np.arange(len(states)))
 
-        model = ZENN(1, thermal="classical", hidden=(), verbose=False)
-    link = None
-    for turn in range(TURNS if entropy_as_target else 1):
-        more_targets, more_errors = dict(targets), dict(errors)
-        if turn:
-            assert link is not None
+
+def _part(rows: _Rows, mine: npt.NDArray[np.bool_]) -> _Rows:
+    return _Rows(
+        rows.V[mine],
+        rows.T[mine],
+        rows.phase[mine],
+        {name: values[mine] for name, values in rows.targets.items()},
+        {name: values[mine] for name, values in rows.errors.items()},
+        rows.weight[mine],
+        rows.number[mine],
+    )
+
+
+def _reference(rows: _Rows) -> tuple[float, float]:
+    """The coldest state, and of these that of the smallest pressure."""
+    cold = np.flatnonzero(rows.T.min() * (1.0 + ALIKE) >= rows.T)
+    P = rows.targets.get("P", rows.V)
+    size = np.where(np.isnan(P[cold]), np.inf, np.abs(P[cold]))
+    chosen = cold[int(size.argmin())]
+    return float(rows.V[chosen]), float(rows.T[chosen])
+
+
+def _check(phases: Sequence[_Phase], states: Sequence[State]) -> None:
+    several = len(phases) > 1
+    for phase in phases:
+        rows = phase.rows
+        where = f"phase {rows.phase[0]} (for instance at {name_of(states[int(rows.number[0])])})" if several else "it"
+        for values, what in ((rows.V, "volume"), (rows.T, "temperature")):
+            if np.ptp(values) <= ALIKE * values.max():
+                told = f"all states of {where} have one {what}" if several else f"all states have one {what}"
+                raise DataError(
+                    f"{told}, {values[0]:.5g} {'Å3 per atom' if what == 'volume' else 'K'}; a free energy F(V, T) "
+                    f"needs two {what}s or more{', or fewer phases' if several else ''}"
+                )
+        if len(rows.V) < LEAST_STATES:
+            raise DataError(
+                f"{len(rows.V)} states{f' of {where}' if several else ''} are too few for a free energy F(V, T): "
+                f"{LEAST_STATES} or more are needed{', or fewer phases' if several else ''}"
+            )
+
+
+class _Phase:
+    """The states of one phase, and the model of it."""
+
+    def __init__(self, rows: _Rows, model: Any) -> None:
+        self.rows, self.model = rows, model
+
+    def fit(
+        self, entropies: StateEntropies | None, link: EntropyLink | None, progress: Callable[[str, int], None] | None
+    ) -> None:
+        """Energies and pressures, and entropies where there is a link."""
+        rows = self.rows
+        targets, errors = dict(rows.targets), dict(rows.errors)
+        if link is not None:
             assert entropies is not None
-            more_targets["S"] = BOLTZMANN * link.entropy(entropies.H, T)
-            more_errors["S"] = BOLTZMANN * np.hypot(link.c * entropies.error, max(link.rms, 1e-3))
-        model.fit(V, T, **more_targets, errors=more_errors or None, sample_weight=rows)
-        if entropies is not None:
-            S = np.asarray(model.entropy(V, T)) / BOLTZMANN
-            link = link_entropy(entropies.H, T, S, entropies.error, rows)
-    return StatesFit(model, link, rows, effective_sample_size(rows))
+            targets["S"] = BOLTZMANN * link.entropy(entropies.H[rows.number], rows.T)
+            errors["S"] = BOLTZMANN * np.hypot(link.c * entropies.error[rows.number], max(link.rms, 1e-3))
+        more = {} if progress is None else {"progress": progress}
+        self.model.fit(rows.V, rows.T, **targets, errors=errors or None, sample_weight=rows.weight, **more)
+
+    def middle(self) -> tuple[float, float]:
+        """A state of this phase."""
+        return float(np.median(self.rows.V)), float(np.median(self.rows.T))
+
+    def entropies(self, V: Any = None, T: Any = None) -> FloatArray:
+        """(members, n) k_B per atom, of the rows by default."""
+        where = (self.rows.V, self.rows.T) if V is None else (np.array([V]), np.array([T]))
+        found = self.model.derivatives(*where, [(0, 1)], members=True)[0, 1]
+        return np.asarray(-found / BOLTZMANN)
+
+
+def _linked(
+    phases: Sequence[_Phase],
+    entropies: StateEntropies,
+    rows: _Rows,
+    first: int,
+    place: tuple[float, float],
+    c: float | None,
+    floats: bool,
+) -> EntropyLink:
+    """The link of all phases; where S of each phase floats, it is moved so that all have the same s0."""
+    S = np.empty((len(phases[0].entropies()), len(rows.V)))
+    for phase in phases:
+        S[:, phase.rows.number] = phase.entropies()
+    several = len(phases) > 1 and floats
+    of = rows.phase if several else None
+    link = link_entropy(entropies.H, rows.T, S.mean(0), entropies.error, rows.weight, of, c)
+    if several:
+        rng = np.random.default_rng(len(rows.V))
+        moves = np.empty((len(S), len(phases)))
+        for m, own in enumerate(S):
+            # a member believes in entropies and a slope of its own, as far as they are known
+            H = entropies.H + entropies.error * rng.normal(size=len(rows.V))
+            slope = link.c + link.c_error * rng.normal() if len(S) > 1 else link.c
+            each = link_entropy(H, rows.T, own, entropies.error, rows.weight, of, slope).s0_of_phases
+            moves[m] = np.array(each) - each[first]
+        for number, phase in enumerate(phases):
+            phase.model.entropy_shift_ = phase.model.entropy_shift_ - BOLTZMANN * moves[:, number]
+            S[:, phase.rows.number] -= moves[:, number][:, None]
+        link = replace(
+            link_entropy(entropies.H, rows.T, S.mean(0), entropies.error, rows.weight, None, link.c),
+            c_error=link.c_error,
+        )
+    return link
+
+
+def _targets(phases: Sequence[_Phase], rows: _Rows) -> dict[str, dict[str, Any]]:
+    """What is left of U and P, over all phases."""
+    told = {}
+    for name, method, unit in (("U", "internal_energy", "eV"), ("P", "pressure", "GPa")):
+        if name not in rows.targets or name not in phases[0].model.known_:
+            continue
+        gap = np.full(len(rows.V), np.nan)
+        for phase in phases:
+            own = phase.rows
+            gap[own.number] = np.asarray(getattr(phase.model, method)(own.V, own.T)) - own.targets[name]
+        known = np.isfinite(gap)
+        chi2 = None
+        if name in rows.errors:
+            chi2 = float(np.mean((gap[known] / rows.errors[name][known]) ** 2))
+        told[name] = {
+            "n": int(known.sum()), "rms": float(np.sqrt(np.mean(gap[known] ** 2))), "chi2": chi2, "unit": unit,
+        }  # fmt: skip
+    return told

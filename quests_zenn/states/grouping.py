@@ -41,6 +41,8 @@ class State:
     fixed_volume : bool
         Whether all frames have the same volume. Otherwise (a run at given pressure) V is their mean, and P that of the
         frames, which is P at the mean volume up to a term of the order of 1/N.
+    phase : int
+        0 but where phases were given.
     """
 
     volume: float
@@ -54,12 +56,17 @@ class State:
     pressure_error: float
     correlation_time: float
     fixed_volume: bool
+    phase: int = 0
 
 
 def group_states(
-    samples: Sequence[Samples], *, volume_alike: float = ALIKE, temperature_alike: float = ALIKE
+    samples: Sequence[Samples],
+    *,
+    volume_alike: float = ALIKE,
+    temperature_alike: float = ALIKE,
+    phases: Sequence[npt.ArrayLike] | None = None,
 ) -> list[State]:
-    """States of all frames, by volume and then by temperature.
+    """States of all frames, by volume and then by temperature (and by phase, where frames have one).
 
     Frames of one file at one temperature whose volumes scatter without gaps are one state at their mean volume; else
     frames belong together, within a file and across files, if volumes and temperatures agree.
@@ -69,6 +76,9 @@ def group_states(
     samples : sequence of Samples
     volume_alike, temperature_alike : float
         Shares by which they may differ.
+    phases : sequence of array of int, optional
+        For each `Samples`, the phase of each frame, from 0, as `find_phases` has them. Means of a state are those of
+        one phase.
 
     Returns
     -------
@@ -83,21 +93,46 @@ def group_states(
     """
     positive(volume_alike, "volume_alike")
     positive(temperature_alike, "temperature_alike")
-    pieces: list[tuple[float, float, Samples, npt.NDArray[np.int64]]] = []
-    for part in samples:
-        for rows_T in _levels(part.temperature, np.arange(len(part)), temperature_alike):
-            for rows in _levels(part.volume, rows_T, volume_alike):
-                rows = np.sort(rows)
-                pieces.append((float(part.volume[rows].mean()), float(part.temperature[rows].mean()), part, rows))
+    if phases is None:
+        phases = [np.zeros(len(part), np.int64) for part in samples]
+    if len(phases) != len(samples) or any(np.shape(p) != (len(s),) for p, s in zip(phases, samples, strict=True)):
+        raise ValueError("phases must hold one number for each frame of each of the samples")
+    pieces: list[_Piece] = []
+    for part, labels in zip(samples, phases, strict=True):
+        for phase in np.unique(labels).tolist():
+            # volumes of a run at given pressure have no gaps while it stays in a phase
+            mine = np.flatnonzero(np.asarray(labels) == phase)
+            for rows_T in _levels(part.temperature, mine, temperature_alike):
+                for rows in _levels(part.volume, rows_T, volume_alike):
+                    rows = np.sort(rows)
+                    place = float(part.volume[rows].mean()), float(part.temperature[rows].mean())
+                    pieces.append(_Piece(*place, part, rows, int(phase)))
     if not pieces:
         raise DataError("there are no frames")
-    volumes, temperatures = (np.array([piece[i] for piece in pieces]) for i in (0, 1))
+    volumes, temperatures = np.array([p.volume for p in pieces]), np.array([p.temperature for p in pieces])
     states = []
-    every = np.arange(len(pieces))
-    for of_T in _levels(temperatures, every, temperature_alike):
-        for members in _levels(volumes, of_T, volume_alike):
-            states.append(_state([pieces[i] for i in np.sort(members)], volume_alike))
-    return sorted(states, key=lambda state: (state.volume, state.temperature))
+    for phase in sorted({piece.phase for piece in pieces}):
+        mine = np.array([i for i, piece in enumerate(pieces) if piece.phase == phase])
+        for of_T in _levels(temperatures, mine, temperature_alike):
+            for members in _levels(volumes, of_T, volume_alike):
+                states.append(_state([pieces[i] for i in np.sort(members)], volume_alike))
+    return sorted(states, key=lambda state: (state.volume, state.temperature, state.phase))
+
+
+def name_of(state: State) -> str:
+    """How messages name a state."""
+    return f"V = {state.volume:.4g} Å3, T = {state.temperature:.5g} K"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Frames of one file at one volume, temperature and phase."""
+
+    volume: float
+    temperature: float
+    samples: Samples
+    rows: npt.NDArray[np.int64]
+    phase: int
 
 
 def _levels(values: FloatArray, rows: npt.NDArray[np.int64], alike: float) -> list[npt.NDArray[np.int64]]:
@@ -108,8 +143,8 @@ def _levels(values: FloatArray, rows: npt.NDArray[np.int64], alike: float) -> li
     return np.split(order, cuts)
 
 
-def _state(pieces: list[tuple[float, float, Samples, npt.NDArray[np.int64]]], alike: float) -> State:
-    parts = [(samples, rows) for _, _, samples, rows in pieces]
+def _state(pieces: list[_Piece], alike: float) -> State:
+    parts = [(piece.samples, piece.rows) for piece in pieces]
     volume = np.concatenate([samples.volume[rows] for samples, rows in parts])
     kelvin = np.concatenate([samples.temperature[rows] for samples, rows in parts])
     atoms = np.concatenate([samples.n_atoms[rows] for samples, rows in parts])
@@ -128,6 +163,7 @@ def _state(pieces: list[tuple[float, float, Samples, npt.NDArray[np.int64]]], al
         pressure_error=P_error,
         correlation_time=max(slow_U, slow_P),
         fixed_volume=bool(np.ptp(volume) <= alike * V),
+        phase=pieces[0].phase,
     )
 
 

@@ -45,6 +45,8 @@ class Samples:
         NaN where there is none.
     virial : array, GPa
         Pressure of the forces between atoms alone, NaN where there is none.
+    type_map : mapping or None
+        Atomic numbers of the types of a LAMMPS dump, to read frames again.
     """
 
     spec: str
@@ -56,6 +58,7 @@ class Samples:
     kinetic: FloatArray
     potential: FloatArray
     virial: FloatArray
+    type_map: Mapping[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.volume)
@@ -121,7 +124,8 @@ def read_samples(
         # what stays is the part of the forces: motion is put back at the temperature of the state
         kelvin = np.where(np.isfinite(kinetic), kinetic, found)
         pressure = pressure - GPA * BOLTZMANN * kelvin / volume
-    return Samples(os.fspath(spec), labels, n_atoms.astype(np.int64), volume, found, set_, kinetic, potential, pressure)
+    counts = n_atoms.astype(np.int64)
+    return Samples(os.fspath(spec), labels, counts, volume, found, set_, kinetic, potential, pressure, type_map)
 
 
 #: eV/K.

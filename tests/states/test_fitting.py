@@ -87,6 +87,79 @@ def test_entropies_as_targets_help_where_energies_are_noisy() -> None:
     assert wrong[1] < wrong[0] + 0.02
 
 
+def two_phases(c: float, s0: float, noise: float = 0.0) -> tuple[list[State], StateEntropies]:
+    """A second phase of larger volume, energy and entropy: theta is 0.7 times as large, E 0.05 eV higher, V0 5 %."""
+    rng = np.random.default_rng(3)
+    made, S = [], []
+    for phase, volumes in enumerate(((11.4, 11.8, 12.2), (12.0, 12.4, 12.8))):
+        for V in volumes:
+            for T in (400.0, 700.0, 1000.0):
+                scaled = V / (1.05 if phase else 1.0)
+                exact = known(scaled, T)
+                U = exact["U"] + (0.05 if phase else 0.0)
+                P = exact["P"] / (1.05 if phase else 1.0)
+                S.append(exact["S"] - (3.0 * np.log(0.7) if phase else 0.0))
+                made.append(State(V, T, [], 100, 108.0, U + 1e-4 * rng.normal(), 1e-4, P, 0.05, 1.0, True, phase))
+    T = np.array([state.temperature for state in made])
+    H = (np.array(S) - 1.5 * np.log(T) - s0) / c + noise * rng.normal(size=len(S))
+    n = len(made)
+    return made, StateEntropies(H, np.full(n, max(noise, 1e-3)), 1000, np.ones(n, int), np.full(n, 10), 0.015, [])
+
+
+@pytest.mark.parametrize("target", [False, True])
+def test_two_phases_are_compared_by_their_information_entropies(target: bool) -> None:
+    pytest.importorskip("torch")
+    of, H = two_phases(0.8, -2.0)
+    fit = fit_states(of, entropies=H, entropy_as_target=target, reference=(11.8, 400.0))
+    assert fit.link is not None
+    assert fit.link.c == pytest.approx(0.8, abs=0.02)
+    assert fit.model.n_configurations == 2
+    assert fit.model.coherence == 108.0
+    assert fit.reference == (11.8, 400.0)
+    V, T = 12.2, 700.0
+    exact = known(np.array([V, V / 1.05]), T)
+    each = fit.model.configurations(V, T)
+    assert (each["S"][1] - each["S"][0]) / BOLTZMANN == pytest.approx(
+        exact["S"][1] - 3.0 * np.log(0.7) - exact["S"][0], abs=0.06
+    )
+    zero = known(11.8, 400.0)["S"]
+    assert each["S"][0] / BOLTZMANN == pytest.approx(exact["S"][0] - zero, abs=0.05)
+    assert each["F"][1] - each["F"][0] == pytest.approx(
+        exact["F"][1] + 0.05 + 3 * BOLTZMANN * T * np.log(0.7) - exact["F"][0], abs=0.003
+    )
+    assert fit.phase_models[0].entropy(11.8, 400.0) == pytest.approx(0.0, abs=1e-12)
+    assert "11.8 Å3 and 400 K" in fit.model.relative_to_
+    # with a slope that is held, what is left shows it
+    held = fit_states(of, entropies=H, c=1.6)
+    assert held.link is not None
+    assert held.link.c == 1.6
+    assert held.link.c_error == 0.0
+    assert held.link.rms > 5.0 * fit.link.rms
+
+
+def test_phases_need_entropies_and_states_of_their_own() -> None:
+    pytest.importorskip("torch")
+    of, H = two_phases(0.8, -2.0)
+    with pytest.raises(ValueError, match="several phases need entropies"):
+        fit_states(of)
+    few = [state for state in of if not state.phase or state.volume == 12.4]
+    with pytest.raises(DataError, match=r"phase 1 .* have one volume, 12.4 Å3 per atom"):
+        fit_states(few, entropies=H)
+
+
+def test_where_S_is_zero() -> None:
+    pytest.importorskip("torch")
+    fit = fit_states(states())
+    assert fit.reference[1] == 300.0
+    S, std = fit.model.entropy(*fit.reference, std=True)
+    assert abs(S) < 1e-12
+    assert std < 1e-12
+    moved = fit_states(states(), reference=(12.0, 900.0))
+    assert moved.model.entropy(12.0, 900.0) == pytest.approx(0.0, abs=1e-12)
+    gap = moved.model.entropy(11.5, 500.0) - fit.model.entropy(11.5, 500.0)
+    assert gap == pytest.approx(-fit.model.entropy(12.0, 900.0), rel=0.01)
+
+
 def test_a_link_without_a_difference() -> None:
     with pytest.raises(DataError, match="the same information entropy"):
         link_entropy(np.full(4, 2.0), np.full(4, 300.0), np.arange(4.0), np.ones(4), np.ones(4))
