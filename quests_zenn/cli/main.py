@@ -17,6 +17,7 @@ from quests_zenn.cli.filter import filter_
 from quests_zenn.cli.fit import fit
 from quests_zenn.cli.generate import generate
 from quests_zenn.cli.info import info
+from quests_zenn.cli.map import map_
 from quests_zenn.cli.outliers import outliers
 from quests_zenn.cli.reference import reference
 from quests_zenn.cli.thermo import thermo
@@ -41,6 +42,7 @@ for command in (
     filter_,
     calibrate,
     outliers,
+    map_,
     generate,
     fit,
     thermo,
