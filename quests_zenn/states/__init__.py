@@ -1,20 +1,28 @@
 """Trajectories to thermodynamic states to a fitted free energy, weighted by what their structures say."""
 
+from quests_zenn.states.coexistence import Coexistence, coexistence
 from quests_zenn.states.entropies import StateEntropies, state_entropies
 from quests_zenn.states.fitting import EntropyLink, StatesFit, fit_states, link_entropy, state_weights
 from quests_zenn.states.grouping import State, group_states
+from quests_zenn.states.phases import Phases, find_phases
+from quests_zenn.states.proposing import propose_states
 from quests_zenn.states.samples import Samples, iterate_samples, read_samples
 
 __all__ = [
+    "Coexistence",
     "EntropyLink",
+    "Phases",
     "Samples",
     "State",
     "StateEntropies",
     "StatesFit",
+    "coexistence",
+    "find_phases",
     "fit_states",
     "group_states",
     "iterate_samples",
     "link_entropy",
+    "propose_states",
     "read_samples",
     "state_entropies",
     "state_weights",
