@@ -546,56 +546,62 @@ class FitRun:
         lines: list[tuple[str, list[Line]]] = []
         ruling = None
         if rows.x.ndim == 1:
-            lines = self._isotherms()
-            grid_x = np.linspace(rows.x.min(), rows.x.max(), _MAP)
-            grid_t = np.linspace(rows.T.min(), rows.T.max(), _MAP if np.ptp(rows.T) else 1)
-            at_x, at_t = np.meshgrid(grid_x, grid_t)
-            p = np.asarray(model.probabilities(at_x.ravel(), at_t.ravel()))
-            ruling = Ruling(grid_x, grid_t, p.reshape(len(grid_t), len(grid_x), -1))
+            lines = isotherms(model, rows, options["coordinate"], options["x"][0])
+            ruling = ruling_of(model, rows)
         x_label = "volume (Å3)" if options["coordinate"] == "volume" else options["x"][0]
         plot_fit(
             options["plot_file"], x_label=x_label, residuals=residuals, isotherms=lines, ruling=ruling,
             title=stem(self.name), overwrite=options["overwrite"],
         )  # fmt: skip
 
-    def _isotherms(self) -> list[tuple[str, list[Line]]]:
-        """F and its slope along some isotherms, with the data that lie on them."""
-        model, rows, options = self.model, self.rows, self.options
-        grid = np.linspace(rows.x.min(), rows.x.max(), _POINTS)
-        present = np.unique(rows.T)
-        chosen = present[np.unique(np.linspace(0, len(present) - 1, _ISOTHERMS).round().astype(int))]
-        # where temperatures are scattered, those nearby count
-        near = 0.0 if len(present) <= len(rows.T) // 4 else 0.02 * float(np.ptp(present))
-        slope = "P" if options["coordinate"] == "volume" else "mu"
-        panels = []
-        for name, label in (("F", "F (eV)"), (slope, "P (GPa)" if slope == "P" else "mu (eV)")):
-            if name not in model.known_:
-                continue
-            floating = name == "F" and "free_energy" in offsets(str(model.relative_to_))
-            lines = []
-            for temperature in chosen:
-                if floating:
-                    mean, std = self._without_offset(grid, float(temperature))
-                else:
-                    mean, std = getattr(model, METHOD[name])(grid, np.full(len(grid), temperature), std=True)
-                data_x = data_y = np.empty(0)
-                if name in rows.targets:
-                    here = (np.abs(rows.T - temperature) <= near) & np.isfinite(rows.targets[name])
-                    data_x, data_y = rows.x[here], rows.targets[name][here]
-                    if near and len(data_x):  # moved along T by the model, so that what is left is the residual
-                        ask = getattr(model, METHOD[name])
-                        moved = ask(data_x, np.full(len(data_x), temperature)) - ask(data_x, rows.T[here])
-                        data_y = data_y + np.ravel(moved)
-                mean, std = np.ravel(mean), np.ravel(std)
-                lines.append(Line(f"{temperature:g} K", grid, mean, std, data_x, data_y))
-            panels.append((f"F minus its mean over {options['x'][0]} (eV)" if floating else label, lines))
-        return panels
 
-    def _without_offset(self, grid: FloatArray, temperature: float) -> tuple[FloatArray, FloatArray]:
-        """F along an isotherm minus its mean, where only differences along x are known; each member has its own."""
-        F = self.model.derivatives(grid, np.full(len(grid), temperature), [(0, 0)], members=True)[0, 0]
-        F = F - F.mean(axis=1, keepdims=True)
-        return F.mean(axis=0), F.std(axis=0, ddof=1) if len(F) > 1 else np.full(len(grid), np.nan)
+def isotherms(model: Any, rows: Rows, coordinate: str, name: str) -> list[tuple[str, list[Line]]]:
+    """F and its slope along some isotherms, with the data that lie on them; `name` is that of the coordinate."""
+    grid = np.linspace(rows.x.min(), rows.x.max(), _POINTS)
+    present = np.unique(rows.T)
+    chosen = present[np.unique(np.linspace(0, len(present) - 1, _ISOTHERMS).round().astype(int))]
+    # where temperatures are scattered, those nearby count
+    near = 0.0 if len(present) <= len(rows.T) // 4 else 0.02 * float(np.ptp(present))
+    slope = "P" if coordinate == "volume" else "mu"
+    panels = []
+    for symbol, label in (("F", "F (eV)"), (slope, "P (GPa)" if slope == "P" else "mu (eV)")):
+        if symbol not in model.known_:
+            continue
+        floating = symbol == "F" and "free_energy" in offsets(str(model.relative_to_))
+        lines = []
+        for temperature in chosen:
+            if floating:
+                mean, std = _without_offset(model, grid, float(temperature))
+            else:
+                mean, std = getattr(model, METHOD[symbol])(grid, np.full(len(grid), temperature), std=True)
+            data_x = data_y = np.empty(0)
+            if symbol in rows.targets:
+                here = (np.abs(rows.T - temperature) <= near) & np.isfinite(rows.targets[symbol])
+                data_x, data_y = rows.x[here], rows.targets[symbol][here]
+                if near and len(data_x):  # moved along T by the model, so that what is left is the residual
+                    ask = getattr(model, METHOD[symbol])
+                    moved = ask(data_x, np.full(len(data_x), temperature)) - ask(data_x, rows.T[here])
+                    data_y = data_y + np.ravel(moved)
+            mean, std = np.ravel(mean), np.ravel(std)
+            lines.append(Line(f"{temperature:g} K", grid, mean, std, data_x, data_y))
+        panels.append((f"F minus its mean over {name} (eV)" if floating else label, lines))
+    return panels
+
+
+def _without_offset(model: Any, grid: FloatArray, temperature: float) -> tuple[FloatArray, FloatArray]:
+    """F along an isotherm minus its mean, where only differences along x are known; each member has its own."""
+    F = model.derivatives(grid, np.full(len(grid), temperature), [(0, 0)], members=True)[0, 0]
+    F = F - F.mean(axis=1, keepdims=True)
+    return F.mean(axis=0), F.std(axis=0, ddof=1) if len(F) > 1 else np.full(len(grid), np.nan)
+
+
+def ruling_of(model: Any, rows: Rows) -> Ruling:
+    """p_k over the range of one coordinate and T."""
+    grid_x = np.linspace(rows.x.min(), rows.x.max(), _MAP)
+    grid_t = np.linspace(rows.T.min(), rows.T.max(), _MAP if np.ptp(rows.T) else 1)
+    at_x, at_t = np.meshgrid(grid_x, grid_t)
+    p = np.asarray(model.probabilities(at_x.ravel(), at_t.ravel()))
+    return Ruling(grid_x, grid_t, p.reshape(len(grid_t), len(grid_x), -1))
 
 
 # --- what the two commands share --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``quests-zenn fit``: a free energy from a table."""
+"""``quests-zenn fit``: a free energy from a table, or from frames of dynamics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from quests_zenn.cli import _options
+from quests_zenn.cli.thermo import State
 
 #: What a free energy can be fitted to: the kind of its unit, or None where it has none.
 TARGETS: dict[str, str | None] = {
@@ -106,18 +107,66 @@ class Comparison(click.ParamType):
             self.fail(f"{value!r} compares with {number!r}, which is no finite number", param, ctx)
 
 
+class Count(click.ParamType):
+    """A number from 1 to 1000, or ``auto``."""
+
+    name = "number|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto":
+            return "auto"
+        return int(click.IntRange(1, 1000).convert(value, param, ctx))
+
+
+class Kelvin(click.ParamType):
+    """``FILE=K``: the temperature of a file."""
+
+    name = "FILE=K"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        if isinstance(value, tuple):
+            return value
+        from quests_zenn._core.checks import positive
+
+        name, equals, number = str(value).rpartition("=")
+        if not (equals and name):
+            self.fail(f"{value!r} is not of the form FILE=K, run.xyz=300", param, ctx)
+        try:
+            return name, positive(number, "it")
+        except ValueError:
+            self.fail(f"{value!r} gives {number!r}, which is no temperature in K", param, ctx)
+
+
+#: Options of tables alone, and of frames alone: by parameter, as they are written.
+TABLES_ONLY = {
+    "x": "--x", "temperature": "--T", "targets": "--target", "errors": "--error", "weight": "--weight",
+    "units": "--units", "conditions": "--where", "coordinate": "--coordinate", "n_atoms": "--atoms",
+}  # fmt: skip
+FRAMES_ONLY = {
+    "weights": "--weights", "temperatures": "--temperature", "rows": "--rows", "energy_key": "--energy-key",
+    "stress": "--stress", "type_map": "--type-map", "k": "--k", "cutoff": "--cutoff", "species": "--species",
+    "bandwidth": "--bandwidth", "environments": "--environments", "entropy_target": "--entropy-target",
+    "slope": "--slope", "reference": "--reference", "table_file": "--table", "propose": "--propose",
+}  # fmt: skip
+
+
+def is_table(name: str) -> bool:
+    """Whether a file is read as a table: all else is frames."""
+    return name.lower().removesuffix(".gz").endswith(".csv")
+
+
 @click.command(
-    context_settings={"help_option_names": ["-h", "--help"]}, short_help="A free energy from a table, with errors."
+    context_settings={"help_option_names": ["-h", "--help"]}, short_help="A free energy from frames or a table."
 )
-@click.argument("table", metavar="TABLE")
+@click.argument("files", metavar="FILES...", nargs=-1, required=True)
 @click.option(
-    "--x", "x", type=Columns(), multiple=True, required=True, metavar="COLUMN",
+    "--x", "x", type=Columns(), multiple=True, metavar="COLUMN",
     help="The volume of an atom or a cell; with --coordinate order any coordinates (several times, or separated by "
     "commas).",
 )  # fmt: skip
-@click.option("--T", "temperature", required=True, metavar="COLUMN", help="The temperature.")
+@click.option("--T", "temperature", metavar="COLUMN", help="The temperature.")
 @click.option(
-    "--target", "targets", type=Named(), multiple=True, required=True, metavar="F=COLUMN",
+    "--target", "targets", type=Named(), multiple=True, metavar="F=COLUMN",
     help="What to fit (several times): F (free energy), U (energy), P (pressure), S (entropy), mu (chemical "
     "potentials, mu=mu_0,mu_1 for several coordinates), density. Empty cells are missing.",
 )  # fmt: skip
@@ -147,30 +196,113 @@ class Comparison(click.ParamType):
     help="Atoms of the unit that volumes and energies of the table refer to.",
 )  # fmt: skip
 @click.option(
-    "--configurations", type=click.IntRange(1, 1000), default=12, show_default=True, help="Configurations of the model."
-)
+    "--configurations", type=Count(), metavar="NUMBER|auto",
+    help="Configurations of the model. Of frames, auto finds phases from clusters of whole frames, and each gets one "
+    "[default: 12 for tables, auto for frames].",
+)  # fmt: skip
 @click.option(
     "--members", type=click.IntRange(1, 1000), default=5, show_default=True,
     help="Models in the committee, whose spread gives the errors.",
 )  # fmt: skip
+@click.option(
+    "--weights", metavar="KIND|FILE", default="uniform", show_default=True,
+    help="Of frames: what each state counts. uniform; density (states unlike the others count more) or novelty, from "
+    "dH; or a table with a column weight, such as --table writes.",
+)  # fmt: skip
+@click.option(
+    "--temperature", "temperatures", type=Kelvin(), multiple=True, metavar="FILE=K",
+    help="Temperature of the frames of a file that do not say it in info['temperature'] (several times).",
+)  # fmt: skip
+@click.option(
+    "--rows", type=click.Choice(["states", "structures"]), default="states", show_default=True,
+    help="Whether frames of one volume and temperature are averaged to a state, or each is a row of its own.",
+)  # fmt: skip
+@click.option(
+    "--entropy-target", is_flag=True,
+    help="Also fit S = c k_B H + 3/2 k_B ln T + s0 to the information entropies H of states.",
+)  # fmt: skip
+@click.option("--slope", type=_options.PositiveFloat(), metavar="C", help="Hold c at this value [default: fitted].")
+@click.option(
+    "--reference", type=State(), metavar="V,T",
+    help="State (Å3 per atom, K) at which S is set to zero [default: the coldest, nearest to zero pressure].",
+)  # fmt: skip
+@click.option("--table", "table_file", metavar="FILE", type=click.Path(), help="Write the states as a table (.csv).")
+@click.option(
+    "--propose",
+    type=click.IntRange(0, 100),
+    default=1,
+    show_default=True,
+    help="How many states to name for the next runs.",
+)
+@click.option(
+    "--environments", type=click.IntRange(min=2), metavar="N",
+    help="Environments of each state for H [default: as many as the poorest state has, up to 20,000].",
+)  # fmt: skip
+@click.option(
+    "--stress", type=click.Choice(["virial", "total"]), default="virial", show_default=True,
+    help="Whether stresses of frames hold the forces between atoms alone, or their motion as well.",
+)  # fmt: skip
+@_options.energy_option
+@click.option(
+    "--type-map", type=_options.TypeMap(), metavar="1=Cu,2=Zr", help="Elements of the atom types of the file."
+)
+@_options.descriptor_options
+@click.option(
+    "--bandwidth", type=_options.PositiveFloat(), default=0.015, show_default=True, help="Bandwidth of H and dH in 1/Å."
+)
 @_options.output_options
 @click.option("--jobs", type=click.IntRange(min=1), help="Threads [default: all cores].")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the fit.")
 @click.option("--quiet", is_flag=True, help="Print no table, no progress and no warnings.")
 @_options.ends_well
-def fit(table: str, **options: Any) -> None:
-    """Fit a free energy F(x, T) to TABLE, a csv file (.csv, .csv.gz) with names of columns in its first line.
+def fit(files: tuple[str, ...], **options: Any) -> None:
+    """Fit a free energy F(V, T) to FILES: frames of dynamics, or one table.
 
-    Units are taken from the ends of these names: volume_A3, T_K, free_energy_eV, P_GPa, S_kB; --units names others. The
-    model is a mixture of configurations; pressures, entropies and heat capacities are derivatives of its free energy. A
-    fit that was killed goes on where it was when the same command is given again.
+    Frames, of any format that ASE reads, are grouped into states: one volume per atom and one temperature each. Means
+    of energy and pressure with their errors are what is fitted; the information entropies of states are compared with
+    the entropy of the fit, and tell how much S of one phase lies above that of another. Temperatures are those of
+    info['temperature'], info['temperature_K'], --temperature, or else the mean of the velocities over the file.
+    Stresses follow ASE's sign.
+
+    A table is a csv file (.csv, .csv.gz) with names of columns in its first line; units are taken from the ends of
+    these names: volume_A3, T_K, free_energy_eV, P_GPa, S_kB; --units names others. It needs --x, --T and --target.
+
+    The model is a mixture of configurations; pressures, entropies and heat capacities are derivatives of its free
+    energy. A fit of a table that was killed goes on where it was when the same command is given again.
 
     \b
     Examples:
+      quests-zenn fit run_*.xyz --weights density --configurations auto -o model/ --table states.csv
+      quests-zenn fit a.xyz b.xyz --temperature a.xyz=300 --temperature b.xyz=600 --entropy-target -o model/
+      quests-zenn fit dft.xyz --rows structures --weights density -o model/
       quests-zenn fit table.csv --x volume_A3 --T T_K --target F=free_energy_eV --atoms 12 -o model/ --plot fit.png
       quests-zenn fit md.csv --x V_A3 --T T_K --target U=U_eV --target P=P_GPa --error P=P_std_GPa -o model/
       quests-zenn fit mc.csv --coordinate order --x n_0,n_1 --T T_K --target mu=mu_0,mu_1 --units "mu_*=eV" -o model/
     """
-    from quests_zenn.cli._fit import FitRun
+    tables = [name for name in files if is_table(name)]
+    _check_kind(files, tables)
+    if tables:
+        for name in ("x", "temperature", "targets"):
+            if not options[name]:
+                raise click.UsageError(f"Missing option '{TABLES_ONLY[name]}', which a table needs.")
+        if options["configurations"] == "auto":
+            raise click.UsageError("--configurations auto belongs to frames")
+        options["configurations"] = options["configurations"] or 12
+        from quests_zenn.cli._fit import FitRun
 
-    FitRun(table, options).run()
+        FitRun(tables[0], {name: value for name, value in options.items() if name not in FRAMES_ONLY}).run()
+        return
+    options["configurations"] = options["configurations"] or "auto"
+    from quests_zenn.cli._fit_states import StatesRun
+
+    StatesRun(files, {name: value for name, value in options.items() if name not in TABLES_ONLY}).run()
+
+
+def _check_kind(files: tuple[str, ...], tables: list[str]) -> None:
+    """One table, or frames, with the options of either alone."""
+    if tables and len(files) > 1:
+        raise click.UsageError(f"{tables[0]} is a table; a table is fitted on its own, got {len(files)} files")
+    context = click.get_current_context()
+    for name, option in (FRAMES_ONLY if tables else TABLES_ONLY).items():
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option} belongs to {'frames' if tables else 'a table'}; got {files[0]}")

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import DataError, bandwidth, whole_number
+from quests_zenn._core.checks import DataError, bandwidth, one_of, whole_number
 from quests_zenn.descriptors.environments import DEFAULT_CUTOFF, DEFAULT_K
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, block_error, entropy, time_blocks
+from quests_zenn.sampling.weights import DEFAULT_CLIP, KINDS, group_scores, row_weights
 from quests_zenn.states._frames import Settings, described
 from quests_zenn.states.grouping import State, name_of
 
@@ -146,6 +147,31 @@ def _draw(
             kept[s] = np.empty((n, x.shape[1]), x.dtype)
         kept[s][where], owner[s][where] = x[atoms], f
     return kept, owner
+
+
+def structure_weights(
+    states: Sequence[State],
+    kind: str,
+    h: float = DEFAULT_BANDWIDTH,
+    *,
+    k: int = DEFAULT_K,
+    cutoff: float = DEFAULT_CUTOFF,
+    species: str = "none",
+    clip: tuple[float, float] = DEFAULT_CLIP,
+    jobs: int | None = None,
+) -> FloatArray:
+    """Weights (S,) of single structures, see `single_states`, from all environments of each; see `row_weights`."""
+    one_of(kind, "kind", KINDS)
+    if kind == "uniform":
+        return np.ones(len(states))
+    found: list[Any] = [None] * len(states)
+    for s, _, _, x in described(
+        states, [[rows for _, rows in state.parts] for state in states], Settings(k, cutoff, species, jobs)
+    ):
+        found[s] = x
+    groups = np.repeat(np.arange(len(states)), [len(x) for x in found])
+    scores = group_scores(np.concatenate(found), groups, bandwidth(h), jobs=jobs)
+    return row_weights(scores.density if kind == "density" else scores.novel, kind, clip=clip)
 
 
 def _spaced(state: State, stride: int) -> list[IntArray]:

@@ -119,6 +119,29 @@ def group_states(
     return sorted(states, key=lambda state: (state.volume, state.temperature, state.phase))
 
 
+def single_states(samples: Sequence[Samples], phases: Sequence[npt.ArrayLike] | None = None) -> list[State]:
+    """Every frame as a state of its own, in the order of the files: the rows of a table of structures.
+
+    Parameters
+    ----------
+    samples : sequence of Samples
+    phases : sequence of array of int, optional
+        As in `group_states`.
+
+    Returns
+    -------
+    list of State
+        Without errors: a single structure tells none.
+    """
+    found = []
+    for number, part in enumerate(samples):
+        for i in range(len(part)):
+            phase = 0 if phases is None else int(np.asarray(phases[number])[i])
+            row = np.array([i])
+            found.append(_state([_Piece(float(part.volume[i]), float(part.temperature[i]), part, row, phase)], ALIKE))
+    return found
+
+
 def name_of(state: State) -> str:
     """How messages name a state."""
     return f"V = {state.volume:.4g} Å3, T = {state.temperature:.5g} K"

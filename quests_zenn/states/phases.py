@@ -290,12 +290,43 @@ def _place(T: FloatArray, V: FloatArray, mine: npt.NDArray[np.bool_]) -> tuple[f
     return (float(T[mine].mean()), float(V[mine].mean())) if mine.any() else (math.inf, math.inf)
 
 
-def conversions(samples: Samples, rows: IntArray, labels: IntArray) -> int:
-    """How often frames of one run change their phase."""
-    return int(np.count_nonzero(np.diff(labels[np.sort(rows)])))
+def phase_shares(states: Sequence[State], phases: Phases, samples: Sequence[Samples]) -> list[dict[str, Any]]:
+    """Shares of phases in the frames of each state that holds several of them.
+
+    They reflect what was simulated. They are estimates of p_k only where runs went from one phase to another and back
+    again and again: ``conversions`` counts changes from frame to frame.
+
+    Parameters
+    ----------
+    states : sequence of State
+        Those of `group_states` without phases.
+    phases : Phases
+    samples : sequence of Samples
+
+    Returns
+    -------
+    list of dict
+        ``volume``, ``temperature``, ``n_frames``, ``share`` (of each phase) and ``conversions``.
+    """
+    places = {id(part): i for i, part in enumerate(samples)}
+    found = []
+    for state in states:
+        of = [phases.labels[places[id(part)]][rows] for part, rows in state.parts]
+        share = np.bincount(np.concatenate(of), minlength=phases.n) / state.n_frames
+        if (share > 0.0).sum() > 1:
+            found.append(
+                {
+                    "volume": state.volume,
+                    "temperature": state.temperature,
+                    "n_frames": state.n_frames,
+                    "share": share.tolist(),
+                    "conversions": int(sum(np.count_nonzero(np.diff(labels)) for labels in of)),
+                }
+            )
+    return found
 
 
-def told(phases: Phases, states: Sequence[State]) -> Iterator[dict[str, Any]]:
+def phases_told(phases: Phases, states: Sequence[State]) -> Iterator[dict[str, Any]]:
     """Each phase: its states, frames, and where it is."""
     for p in range(phases.n):
         mine = [state for state in states if state.phase == p]
