@@ -48,6 +48,9 @@ REPEATED = 4
 #: Volumes and temperatures of a table of weights may differ from those of the states by this share.
 SAME = 1e-3
 
+#: States whose residual is so many times the median are worth a warning.
+FAR = 15.0
+
 #: At most so many lines of one kind in the table that is printed.
 LISTED = 8
 
@@ -152,6 +155,7 @@ class StatesRun:
                     entropy_as_target=options["entropy_target"],
                     c=options["slope"] if self.entropies is not None else None,
                     reference=options["reference"],
+                    equal_at=options["equal_at"],
                     progress=progress,
                 ),
             )
@@ -168,6 +172,7 @@ class StatesRun:
                 self._plot()
         if not self.quiet:
             self._table()
+            self._warn()
 
     def _template(self) -> Any:
         from quests_zenn.zenn import ZENN
@@ -237,7 +242,8 @@ class StatesRun:
         self.entropies = None
         if not self.several:
             return
-        needed = self.options["entropy_target"] or self.n_phases > 1 or self.options["slope"] is not None
+        compared = self.n_phases > 1 and self.options["equal_at"] is None
+        needed = self.options["entropy_target"] or compared or self.options["slope"] is not None
         needed = needed or self.options["weights"] in ("density", "novelty")
         try:
             self.entropies = state_entropies(
@@ -363,7 +369,7 @@ class StatesRun:
         link = None
         if fit.link is not None:
             link = {
-                name: getattr(fit.link, name) for name in ("c", "c_error", "s0", "rms", "worst", "r2")
+                name: getattr(fit.link, name) for name in ("c", "c_error", "s0", "rms", "worst", "r2", "s0_of_phases")
             } | {"held": options["slope"] is not None, "target": options["entropy_target"]}  # fmt: skip
         entropies = None
         if self.entropies is not None:
@@ -384,7 +390,7 @@ class StatesRun:
             "states": rows, "phases": self._phases_told(),
             "left_over": None if self.phases is None else self.phases.left_over, "shares": self.shares,
             "entropies": entropies, "link": link,
-            "reference": {"volume": fit.reference[0], "temperature": fit.reference[1]},
+            "equal_at": options["equal_at"], "reference": {"volume": fit.reference[0], "temperature": fit.reference[1]},
             "relative_to": model.relative_to_, "weights": options["weights"],
             "effective_sample_size": fit.effective_sample_size, "targets": fit.targets,
             "coexistence": self.lines, "next": self.next, "x_range": model.x_range_, "T_range": model.T_range_,
@@ -432,6 +438,9 @@ class StatesRun:
                 ("link", f"S/k_B = {slope} H + 3/2 ln T + s0; R2 {link.r2:.3f}, rms {link.rms:.3f}, worst "
                          f"{link.worst:.3f} k_B per atom{target}")
             )  # fmt: skip
+            if options["equal_at"]:
+                gap = link.s0_of_phases[1] - link.s0_of_phases[0]
+                rows.append(("", f"S of phase 1 is {gap:+.3f} k_B per atom from that of phase 0 and H"))
         if options["weights"] != "uniform":
             w = fit.weights
             rows.append(
@@ -499,6 +508,23 @@ class StatesRun:
             )
         if len(self.shares) > LISTED:
             click.echo(f"and {len(self.shares) - LISTED} more states with several phases (--json)")
+
+    def _warn(self) -> None:
+        """States far from the fit: a run may have changed its phase, or not have come to rest."""
+        columns = self.columns
+        for own, told in (("internal_energy_eV", "U"), ("pressure_GPa", "P")):
+            gap = np.abs(columns[f"fit_{own}"] - columns[own])
+            if not np.isfinite(gap).any():
+                continue
+            unit, factor = TOLD[told]
+            far = np.flatnonzero(gap > FAR * np.nanmedian(gap))
+            if len(far) and self.fit.targets[told]["chi2"] is not None:
+                worst = far[np.argmax(gap[far])]
+                V, T = columns["volume_A3"][worst], columns["temperature_K"][worst]
+                warn(
+                    f"{told} of {len(far)} state{'s' * (len(far) > 1)} is far from the fit, most at V = {V:.4g} Å3, "
+                    f"T = {T:.5g} K ({factor * gap[worst]:.3g} {unit}): has the run changed its phase?"
+                )
 
     # --- the plot -----------------------------------------------------------------------------------------------------
 

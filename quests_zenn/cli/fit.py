@@ -137,6 +137,24 @@ class Kelvin(click.ParamType):
             self.fail(f"{value!r} gives {number!r}, which is no temperature in K", param, ctx)
 
 
+class Known(click.ParamType):
+    """``P,T``: a pressure in GPa and a temperature in K."""
+
+    name = "P,T"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        if isinstance(value, tuple):
+            return value
+        from quests_zenn._core.checks import finite, positive
+
+        parts = str(value).split(",")
+        try:
+            pressure, temperature = parts
+            return finite(pressure, "it"), positive(temperature, "it")
+        except ValueError:
+            self.fail(f"{value!r} is not of the form P,T: a pressure in GPa and a temperature in K", param, ctx)
+
+
 #: Options of tables alone, and of frames alone: by parameter, as they are written.
 TABLES_ONLY = {
     "x": "--x", "temperature": "--T", "targets": "--target", "errors": "--error", "weight": "--weight",
@@ -146,7 +164,8 @@ FRAMES_ONLY = {
     "weights": "--weights", "temperatures": "--temperature", "rows": "--rows", "energy_key": "--energy-key",
     "stress": "--stress", "type_map": "--type-map", "k": "--k", "cutoff": "--cutoff", "species": "--species",
     "bandwidth": "--bandwidth", "environments": "--environments", "entropy_target": "--entropy-target",
-    "slope": "--slope", "reference": "--reference", "table_file": "--table", "propose": "--propose",
+    "slope": "--slope", "equal_at": "--equal-at", "reference": "--reference", "table_file": "--table",
+    "propose": "--propose",
 }  # fmt: skip
 
 
@@ -225,6 +244,10 @@ def is_table(name: str) -> bool:
 @click.option(
     "--reference", type=State(), metavar="V,T",
     help="State (Å3 per atom, K) at which S is set to zero [default: the coldest, nearest to zero pressure].",
+)  # fmt: skip
+@click.option(
+    "--equal-at", type=Known(), metavar="P,T",
+    help="Pressure (GPa) and temperature (K) at which two phases are known to coexist, in place of their entropies.",
 )  # fmt: skip
 @click.option("--table", "table_file", metavar="FILE", type=click.Path(), help="Write the states as a table (.csv).")
 @click.option(

@@ -104,6 +104,17 @@ def coexistence(first: Any, second: Any, temperatures: npt.ArrayLike) -> Coexist
     return Coexistence(T, mean, std, P, volumes, beyond)
 
 
+def gibbs(model: Any, pressure: float, T: float) -> FloatArray:
+    """(M,) Gibbs energy of a phase, eV per atom, by member; NaN where it is not stable in the range of its volumes."""
+    from scipy.interpolate import CubicHermiteSpline
+
+    found = []
+    for P, G, V in _gibbs(model, T):
+        p = pressure / GPA
+        found.append(float(CubicHermiteSpline(P, G, V)(p)) if len(P) > 1 and P[0] <= p <= P[-1] else np.nan)
+    return np.array(found)
+
+
 def _gibbs(model: Any, T: float) -> list[tuple[FloatArray, FloatArray, FloatArray]]:
     """For each member P (rising), G and V on the branch on which the phase is stable against compression."""
     low, high = model.x_range_[0]

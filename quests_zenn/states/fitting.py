@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import DataError, one_of, positive
+from quests_zenn._core.checks import DataError, finite, one_of, positive
 from quests_zenn.sampling.weights import (
     DEFAULT_CLIP,
     KINDS,
@@ -50,7 +50,7 @@ class EntropyLink:
     r2 : float
         Share of the variance of S - 3/2 k_B ln T that H explains.
     s0_of_phases : tuple of float
-        Where each phase has a constant of its own, see `link_entropy`.
+        Constant of each phase, see `link_entropy`: what they differ by, S of a phase has and its H does not show.
     """
 
     c: float
@@ -191,14 +191,17 @@ def fit_states(
     entropy_as_target: bool = False,
     c: float | None = None,
     reference: tuple[float, float] | None = None,
+    equal_at: tuple[float, float] | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> StatesFit:
     """Fit F(V, T) to mean energies and pressures of states, each with its error.
 
     Energies and pressures fix S of a phase up to a constant. It is set to zero at one state. Where states are of
     several phases, each is fitted on its own, and the constants between them come from their information entropies:
-    S / k_B = c H + 3/2 ln T + s0 with one c and one s0 for all. Models are then joined (see `quests_zenn.zenn.join`)
-    with as many atoms changing together as a frame has.
+    S / k_B = c H + 3/2 ln T + s0 with one c and one s0 for all. What this misses inside of phases it may miss between
+    them, and members of the committee differ by as much. Two phases that are known to coexist at one state (from a run
+    with both in one cell, say) need no such link. Models are then joined (see `quests_zenn.zenn.join`) with as many
+    atoms changing together as a frame has.
 
     Parameters
     ----------
@@ -218,6 +221,8 @@ def fit_states(
     reference : (float, float), optional
         Volume and temperature of a state at which S is set to zero; by default the one of the lowest temperature, and
         of these that of the smallest pressure (or volume).
+    equal_at : (float, float), optional
+        Pressure (GPa) and temperature (K) at which two phases are known to have the same Gibbs energy.
     progress : callable, optional
         See `FreeEnergyModel.fit`.
 
@@ -236,7 +241,11 @@ def fit_states(
         raise ValueError("entropy_as_target needs entropies")
     rows = _rows(states, weights)
     kinds = sorted({state.phase for state in states})
-    if len(kinds) > 1 and entropies is None:
+    if equal_at is not None:
+        if len(kinds) != 2:
+            raise ValueError(f"equal_at compares two phases, and there {_are(len(kinds))}")
+        equal_at = finite(equal_at[0], "a pressure"), positive(equal_at[1], "T")
+    elif len(kinds) > 1 and entropies is None:
         raise ValueError("states of several phases need entropies: energies and pressures do not compare their S")
     place = _reference(rows) if reference is None else (positive(reference[0], "a volume"), positive(reference[1], "T"))
     if model is None:
@@ -257,8 +266,10 @@ def fit_states(
             for phase in alone:
                 phase.model.set_reference(*(place if phase is alone[first] else phase.middle()))
             told_reference = alone[first].model.relative_to_
+        if equal_at is not None and floats:
+            _equal(alone, first, *equal_at)
         if entropies is not None and "S" in alone[0].model.known_:
-            link = _linked(alone, entropies, rows, first, place, c, floats)
+            link = _linked(alone, entropies, rows, first, c, floats and equal_at is None)
     if turn and "U" in rows.targets:  # entropies were given up to a constant as well
         zero = alone[first].entropies(*place)[:, 0]
         for phase in alone:
@@ -392,12 +403,30 @@ class _Phase:
         return np.asarray(-found / BOLTZMANN)
 
 
+def _are(n: int) -> str:
+    return "is one" if n == 1 else f"are {n}"
+
+
+def _equal(phases: Sequence[_Phase], first: int, P: float, T: float) -> None:
+    """Move S of the other phase so that both have the same Gibbs energy at one state."""
+    from quests_zenn.states.coexistence import gibbs
+
+    G = [gibbs(phase.model, P, T) for phase in phases]
+    for phase, found in zip(phases, G, strict=True):
+        if np.isnan(found).any():
+            raise DataError(
+                f"phase {phase.rows.phase[0]} is not stable at {P:g} GPa and {T:g} K in the range of its volumes "
+                f"({phase.rows.V.min():.4g} to {phase.rows.V.max():.4g} Å3 per atom); its states must reach there"
+            )
+    other = phases[1 - first].model
+    other.entropy_shift_ = other.entropy_shift_ + (G[1 - first] - G[first]) / T
+
+
 def _linked(
     phases: Sequence[_Phase],
     entropies: StateEntropies,
     rows: _Rows,
     first: int,
-    place: tuple[float, float],
     c: float | None,
     floats: bool,
 ) -> EntropyLink:
@@ -405,26 +434,24 @@ def _linked(
     S = np.empty((len(phases[0].entropies()), len(rows.V)))
     for phase in phases:
         S[:, phase.rows.number] = phase.entropies()
-    several = len(phases) > 1 and floats
+    several = len(phases) > 1
     of = rows.phase if several else None
     link = link_entropy(entropies.H, rows.T, S.mean(0), entropies.error, rows.weight, of, c)
-    if several:
+    if several and floats:
         rng = np.random.default_rng(len(rows.V))
         moves = np.empty((len(S), len(phases)))
         for m, own in enumerate(S):
-            # a member believes in entropies and a slope of its own, as far as they are known
+            # a member believes in entropies, a slope, and a miss of the link of its own, as far as they are known
             H = entropies.H + entropies.error * rng.normal(size=len(rows.V))
             slope = link.c + link.c_error * rng.normal() if len(S) > 1 else link.c
-            each = link_entropy(H, rows.T, own, entropies.error, rows.weight, of, slope).s0_of_phases
-            moves[m] = np.array(each) - each[first]
+            each = np.array(link_entropy(H, rows.T, own, entropies.error, rows.weight, of, slope).s0_of_phases)
+            if len(S) > 1:
+                each = each + link.rms * rng.normal(size=len(phases))
+            moves[m] = each - each[first]
         for number, phase in enumerate(phases):
             phase.model.entropy_shift_ = phase.model.entropy_shift_ - BOLTZMANN * moves[:, number]
-            S[:, phase.rows.number] -= moves[:, number][:, None]
-        link = replace(
-            link_entropy(entropies.H, rows.T, S.mean(0), entropies.error, rows.weight, None, link.c),
-            c_error=link.c_error,
-        )
-    return link
+        link = replace(link, s0=link.s0_of_phases[first], s0_of_phases=(link.s0_of_phases[first],) * len(phases))
+    return replace(link, s0=link.s0_of_phases[first])
 
 
 def _targets(phases: Sequence[_Phase], rows: _Rows) -> dict[str, dict[str, Any]]:

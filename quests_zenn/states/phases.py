@@ -37,6 +37,9 @@ WORTH = 1.5
 #: A state holds two phases if the means of their frames are so many standard deviations of a frame apart.
 APART = 4.0
 
+#: Fewer frames of a state in another phase are a passing fluctuation of it.
+LEAST_SHARE = 0.1
+
 #: Starts with random labels of states, beside those of k-means.
 STARTS = 30
 
@@ -281,7 +284,8 @@ def _settled(label: IntArray, z: FloatArray, owner: IntArray, noise: float) -> I
         usual = z[mine & (label == top)].mean(0)
         for p in present.tolist():
             odd = mine & (label == p)
-            if float(((z[odd].mean(0) - usual) ** 2).sum()) < APART**2 * noise:
+            few = odd.sum() < LEAST_SHARE * mine.sum()
+            if few or float(((z[odd].mean(0) - usual) ** 2).sum()) < APART**2 * noise:
                 result[odd] = top
     return result
 
