@@ -9,7 +9,8 @@ export QUESTS_ZENN_DATA ?= $(abspath ../shared/data)
 endif
 
 SOURCES := $(shell find quests_zenn -name '*.py')
-TESTS := $(shell find tests -name '*.py') docs/blocks.py $(wildcard docs/*.md docs/*/*.md) README.md
+GALLERY := $(wildcard examples/gallery/*)
+TESTS := $(shell find tests -name '*.py') docs/blocks.py $(wildcard docs/*.md docs/*/*.md) README.md $(GALLERY)
 SETUP := setup.cfg pyproject.toml constraints.txt
 # Numba does not notice edits in another file than the kernel's: one cache for each state of the sources
 build/tested build/tested-slow: export NUMBA_CACHE_DIR = $(CURDIR)/build/numba/$(shell cat $(SOURCES) | cksum | cut -d' ' -f1)
@@ -77,7 +78,13 @@ lint: .venv/ready-all
 	$(BIN)/mypy
 	@echo "Done: style and types are clean."
 
-docs: .venv/ready-all
+# Scripts of the gallery run again when the package changes, not only when they themselves do
+docs/gallery_built/.current: $(SOURCES) $(GALLERY) docs/conf.py
+	@rm -rf docs/gallery_built
+	@mkdir -p docs/gallery_built
+	@touch $@
+
+docs: .venv/ready-all docs/gallery_built/.current
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo "Done: the documentation is docs/_build/html/index.html."
 
@@ -86,6 +93,6 @@ bench: .venv/ready-all
 	@echo "Done: the tables are in benchmarks/results."
 
 clean:
-	rm -rf build dist .venv .venv-core docs/_build *.egg-info
+	rm -rf build dist .venv .venv-core docs/_build docs/gallery_built *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "Done: everything that make had built is gone."

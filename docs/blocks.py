@@ -36,6 +36,7 @@ DOCS = Path(__file__).resolve().parent
 #: What pages find in their folder, and the shipped example that it is a copy of.
 EXAMPLES = {
     "traj.xyz": "copper_melting.xyz",
+    "states.xyz": "copper_states.xyz",
     "table.csv": "two_solids.csv",
     "wells.toml": "wells.toml",
     "wells_oracle.py": "wells_oracle.py",

@@ -23,8 +23,26 @@ extensions = [
     "click_command",
     "include_if_exists",
     "mathml",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "_ext", "_static"]
+exclude_patterns = ["_build", "_ext", "_static", "gallery_built/**/*.py", "gallery_built/**/*.ipynb"]
+
+# scripts of examples/gallery, run when the pages are built; with nothing on the pages that differs from run to run
+sphinx_gallery_conf = {
+    "examples_dirs": str(DOCS.parent / "examples" / "gallery"),
+    "gallery_dirs": "gallery_built",
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "min_reported_time": 3600,
+    "show_memory": False,
+    "capture_repr": (),
+    "thumbnail_size": (400, 280),
+    "remove_config_comments": True,
+}
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3

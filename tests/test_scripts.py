@@ -104,6 +104,20 @@ def test_fit_free_energy(tmp_path: Path) -> None:
     assert "free_energy, free_energy.png: there already" in done.stderr
 
 
+@pytest.mark.extra
+def test_free_energy_from_md(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    example = str(SCRIPTS.parent / "examples" / "copper_states.xyz")
+    told = run("free_energy_from_md.py", tmp_path, example)
+    assert "288 frames: 12 states, 1 phase(s)" in told
+    assert len(re.findall(r"^V = \S+ Å3, T = \S+ K: H = \S+ nats, weight \S+$", told, re.MULTILINE)) == 12
+    # a classical solid at fixed volume gains 3 ln(T / 300 K), for most of its range
+    S = {int(T): float(S) for T, S in re.findall(r"T = (\d+): F = .* S = (\S+) k_B", told)}
+    assert S[1200] - S[300] == pytest.approx(3.0 * np.log(4.0), abs=0.15)
+    assert (tmp_path / "free_energy").is_dir()
+
+
 def test_the_example_of_two_solids_is_what_its_script_makes(tmp_path: Path) -> None:
     folder = SCRIPTS.parent / "examples"
     command = [sys.executable, "-W", "error", str(folder / "make_two_solids.py"), "--output", "again.csv"]

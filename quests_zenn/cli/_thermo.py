@@ -137,7 +137,9 @@ class ThermoRun:
                 except ValueError:  # what the data do not fix
                     found[name] = found[f"{name}_std"] = None
                     continue
-                found[name], found[f"{name}_std"] = float(np.ravel(value)[0]), float(np.ravel(std)[0])
+                # entropies of states are what people compare with others': in k_B per atom
+                unit = 1.0 / (_BOLTZMANN * model.n_atoms) if name == "entropy" else 1.0
+                found[name], found[f"{name}_std"] = unit * float(np.ravel(value)[0]), unit * float(np.ravel(std)[0])
             found["relative_to"] = {
                 name: told for name, told in self.relative_to.items() if found.get(name) is not None
             }
@@ -203,6 +205,7 @@ class ThermoRun:
             "units": {
                 "volume": "Å3", "temperature": "K", "energy": "eV", "pressure": "GPa", "entropy": "eV/K",
                 "heat_capacity": "eV/K", "bulk_modulus": "GPa", "thermal_expansion": "1/K",
+                "entropy_of_states": "k_B per atom",
             },
         }  # fmt: skip
 
@@ -268,20 +271,19 @@ class ThermoRun:
             self._list_isobars()
 
     def _list_states(self) -> None:
-        n = self.model.n_atoms
         for state in self.states:
             beyond = "  (extrapolated)" if state["extrapolated"] else ""
             click.echo(f"\nV = {state['volume']:g} Å3, T = {state['temperature']:g} K{beyond}")
-            for letter, name, unit, factor in (
-                ("F", "free_energy", "eV", 1.0),
-                ("U", "internal_energy", "eV", 1.0),
-                ("P", "pressure", "GPa", 1.0),
-                ("S", "entropy", "k_B per atom", 1.0 / (_BOLTZMANN * n)),
+            for letter, name, unit in (
+                ("F", "free_energy", "eV"),
+                ("U", "internal_energy", "eV"),
+                ("P", "pressure", "GPa"),
+                ("S", "entropy", "k_B per atom"),
             ):
                 if state[name] is None:
                     told = "not fixed by the data of the fit"
                 else:
-                    told = with_spread(factor * state[name], factor * state[f"{name}_std"], unit)
+                    told = with_spread(state[name], state[f"{name}_std"], unit)
                     if name in state["relative_to"]:
                         told = f"{told}  ({state['relative_to'][name]})"
                 click.echo(f"  {letter}  {told}")

@@ -148,38 +148,47 @@ def link_entropy(
     of = np.zeros(len(H), np.int64) if phases is None else np.asarray(phases)
     kinds = np.unique(of)
     y = S - 1.5 * np.log(T)
-    w = weights / np.maximum(error, 1e-3 * max(float(np.std(H)), 1e-12)) ** 2
     members = (of[:, None] == kinds[None, :]).astype(np.float64)
-    share = w / (members * (w @ members)).sum(1)
-
-    def centred(values: FloatArray) -> FloatArray:
-        """Less the mean of the phase."""
-        return np.asarray(values - members @ (members.T @ (share * values)))
-
-    h, s = centred(H), centred(y)
-    square = float((w * h * h).sum())
-    if c is None:
-        if not square > 1e-14 * float((w * H * H).sum()):
-            raise DataError("all states of a phase have the same information entropy; there is nothing to link")
-        slope = float((w * h * s).sum()) / square
-    else:
-        slope = float(c)
-    left = s - slope * h
+    found = _fitted_link(H, y, weights, members, c)
+    for _ in range(TURNS):
+        # rows are off by the failure of the surrogate and by the errors of H, the former as a rule far more
+        variance = found[2] ** 2 + (found[0] * error) ** 2
+        if not (variance > 0.0).all():
+            break
+        found = _fitted_link(H, y, weights / variance, members, c)
+    slope, constants, rms, left = found
+    spread = np.sqrt(np.average((y - members @ _means(y, weights, members)) ** 2, weights=weights))
+    h = H - members @ _means(H, weights, members)
     free = max(len(H) - len(kinds) - (c is None), 1)
-    rms = float(np.sqrt(np.average(left**2, weights=weights)))
-    spread = float(np.average(s**2, weights=weights))
-    # what is left is the surrogate's own failure, not noise of H: rows count by their weights
-    deviation = math.sqrt(float((weights * h * h).sum()) / float(weights.mean()) * free / len(H))
-    constants = members.T @ (share * (y - slope * H))
+    deviation = math.sqrt(np.average(h**2, weights=weights) * free)
     return EntropyLink(
         slope,
         0.0 if c is not None else rms / deviation if deviation > 0.0 else math.inf,
         float(constants[0]),
         rms,
         float(np.abs(left).max()),
-        1.0 - rms**2 / spread if spread > 0.0 else math.nan,
+        1.0 - float(rms / spread) ** 2 if spread > 0.0 else math.nan,
         tuple(constants.tolist()),
     )
+
+
+def _means(values: FloatArray, w: FloatArray, members: FloatArray) -> FloatArray:
+    """Of each phase; `members` (n, phases) is 1 where a row is of a phase."""
+    return np.asarray((members.T @ (w * values)) / (members.T @ w))
+
+
+def _fitted_link(
+    H: FloatArray, y: FloatArray, w: FloatArray, members: FloatArray, c: float | None
+) -> tuple[float, FloatArray, float, FloatArray]:
+    """Slope, constants of phases, root mean square left over, and what is left."""
+    h = H - members @ _means(H, w, members)
+    square = float((w * h * h).sum())
+    if c is None and not square > 1e-14 * float((w * H * H).sum()):
+        raise DataError("all states of a phase have the same information entropy; there is nothing to link")
+    slope = float(c) if c is not None else float((w * h * y).sum()) / square
+    constants = _means(y - slope * H, w, members)
+    left = y - slope * H - members @ constants
+    return slope, constants, float(np.sqrt(np.average(left**2, weights=w))), left
 
 
 def fit_states(

@@ -794,7 +794,7 @@ class FreeEnergyModel(BaseEstimator):
             self._order(T=1)
         ].reshape(-1)
         where = ", ".join(f"{value:g}" for value in points[0]) + (" Å3" if self.coordinate == "volume" else "")
-        self.relative_to_ = f"U as given; S up to its value at {where} and {kelvin:g} K, F up to -T times it"
+        self.relative_to_ = f"U as given; S up to S0 (S at {where} and {kelvin:g} K), F up to -S0 T"
         return self
 
     def _known(self) -> frozenset[str]:
