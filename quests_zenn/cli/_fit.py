@@ -547,7 +547,11 @@ class FitRun:
         ruling = None
         if rows.x.ndim == 1:
             lines = isotherms(model, rows, options["coordinate"], options["x"][0])
-            ruling = ruling_of(model, rows)
+            grid_x = np.linspace(rows.x.min(), rows.x.max(), _MAP)
+            grid_t = np.linspace(rows.T.min(), rows.T.max(), _MAP if np.ptp(rows.T) else 1)
+            at_x, at_t = np.meshgrid(grid_x, grid_t)
+            p = np.asarray(model.probabilities(at_x.ravel(), at_t.ravel()))
+            ruling = Ruling(grid_x, grid_t, p.reshape(len(grid_t), len(grid_x), -1))
         x_label = "volume (Å3)" if options["coordinate"] == "volume" else options["x"][0]
         plot_fit(
             options["plot_file"], x_label=x_label, residuals=residuals, isotherms=lines, ruling=ruling,
@@ -593,15 +597,6 @@ def _without_offset(model: Any, grid: FloatArray, temperature: float) -> tuple[F
     F = model.derivatives(grid, np.full(len(grid), temperature), [(0, 0)], members=True)[0, 0]
     F = F - F.mean(axis=1, keepdims=True)
     return F.mean(axis=0), F.std(axis=0, ddof=1) if len(F) > 1 else np.full(len(grid), np.nan)
-
-
-def ruling_of(model: Any, rows: Rows) -> Ruling:
-    """p_k over the range of one coordinate and T."""
-    grid_x = np.linspace(rows.x.min(), rows.x.max(), _MAP)
-    grid_t = np.linspace(rows.T.min(), rows.T.max(), _MAP if np.ptp(rows.T) else 1)
-    at_x, at_t = np.meshgrid(grid_x, grid_t)
-    p = np.asarray(model.probabilities(at_x.ravel(), at_t.ravel()))
-    return Ruling(grid_x, grid_t, p.reshape(len(grid_t), len(grid_x), -1))
 
 
 # --- what the two commands share --------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from quests_zenn.cli._fit import (
     isotherms,
     quiet_about_ranges,
     require_torch,
-    ruling_of,
     span_told,
     with_spread,
     write_document,
@@ -32,7 +31,8 @@ from quests_zenn.cli._tell import warn
 from quests_zenn.io.frames import stem
 from quests_zenn.io.outputs import check_output
 from quests_zenn.io.plots import check_plot
-from quests_zenn.io.plots_zenn import Residuals, plot_fit
+from quests_zenn.io.plots_states import Compared, StatesDrawn, plot_states
+from quests_zenn.io.plots_zenn import Line
 from quests_zenn.io.tables import UNITS, Table, read_table, write_table
 
 FloatArray = npt.NDArray[np.float64]
@@ -466,8 +466,9 @@ class StatesRun:
             click.echo("\nsimulate next, where members disagree most:")
             for entry in self.next:
                 beyond = "  (beyond the states)" if entry["extrapolated"] else ""
+                of = f", phase {entry['phase']}" if self.n_phases > 1 else ""
                 click.echo(
-                    f"  V = {entry['volume']:.4g} Å3 per atom, T = {entry['temperature']:.0f} K: P known to "
+                    f"  V = {entry['volume']:.4g} Å3 per atom, T = {entry['temperature']:.0f} K{of}: P known to "
                     f"{entry['pressure_std']:.2g} GPa{beyond}"
                 )
 
@@ -530,22 +531,38 @@ class StatesRun:
 
     def _plot(self) -> None:
         fit, columns = self.fit, self.columns
-        V, T = columns["volume_A3"], columns["temperature_K"]
-        targets = {"U": columns["internal_energy_eV"], "P": columns["pressure_GPa"]}
-        targets = {name: values for name, values in targets.items() if name in fit.targets}
+        V, T, phase = columns["volume_A3"], columns["temperature_K"], columns["phase"]
         residuals = []
-        for name, values in targets.items():
-            unit, factor = TOLD[name]
-            own = columns["fit_internal_energy_eV" if name == "U" else "fit_pressure_GPa"]
-            residuals.append(Residuals(f"{name}: fit - states ({unit})", V, T, factor * (own - values)))
+        for name, own in (("U", "internal_energy"), ("P", "pressure")):
+            if name in fit.targets:
+                (unit, factor), letter = TOLD[name], "eV" if name == "U" else "GPa"
+                values, error = columns[f"{own}_{letter}"], columns[f"{own}_error_{letter}"]
+                found = columns[f"fit_{own}_{letter}"]
+                residuals.append(
+                    Compared(f"{name}: fit - states ({unit})", factor * values, factor * error, factor * found)
+                )
+        link = None
         if fit.link is not None and self.entropies is not None:
-            gap = fit.link.entropy(self.entropies.H, T) - columns["fit_entropy_kB"]
-            residuals.append(Residuals("c H + 3/2 ln T + s0 - S (k_B per atom)", V, T, gap))
-        rows = Rows(V, T, targets)
-        plot_fit(
-            self.options["plot_file"], x_label="volume (Å3 per atom)", residuals=residuals,
-            isotherms=isotherms(fit.model, rows, "volume", "V"), ruling=ruling_of(fit.model, rows),
-            title=stem(self.names[0]), overwrite=self.options["overwrite"],
+            from_H = fit.link.entropy(self.entropies.H, T)
+            link = Compared("c H + 3/2 ln T + s0 (k_B per atom)", columns["fit_entropy_kB"], np.zeros(len(V)), from_H)
+        panels: dict[str, list[Line]] = {}
+        for number, model in enumerate(fit.phase_models):
+            mine = phase == number
+            rows = Rows(V[mine], T[mine], {"P": columns["pressure_GPa"][mine]} if "P" in fit.targets else {})
+            for label, lines in isotherms(model, rows, "volume", "V"):
+                if self.n_phases == 1 or label.startswith("P"):
+                    panels.setdefault(label, []).extend(lines)
+        line = [
+            Line(f"phases {a} and {b}", found["temperature"], found["pressure"], found["pressure_std"])
+            for found in self.lines
+            for a, b in [found["phases"]]
+            if len(found["temperature"])
+        ]
+        plot_states(
+            self.options["plot_file"], StatesDrawn(V, T, phase, fit.weights), residuals=residuals, link=link,
+            isotherms=list(panels.items()), proposed=[(entry["volume"], entry["temperature"]) for entry in self.next],
+            coexistence=line, title=stem(self.names[0]) + (" ..." if len(self.names) > 1 else ""),
+            overwrite=self.options["overwrite"],
         )  # fmt: skip
 
 

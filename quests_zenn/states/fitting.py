@@ -447,20 +447,32 @@ def _linked(
     of = rows.phase if several else None
     link = link_entropy(entropies.H, rows.T, S.mean(0), entropies.error, rows.weight, of, c)
     if several and floats:
+        # a member believes in entropies, a slope, and a miss of the link of its own, as far as they are known; few
+        # members are spread evenly over what is possible
         rng = np.random.default_rng(len(rows.V))
+        slopes = link.c + link.c_error * _even(len(S), rng)
+        misses = np.column_stack([math.sqrt(2.0) * link.rms * _even(len(S), rng) for _ in phases])
+        misses[:, first] = 0.0
         moves = np.empty((len(S), len(phases)))
         for m, own in enumerate(S):
-            # a member believes in entropies, a slope, and a miss of the link of its own, as far as they are known
-            H = entropies.H + entropies.error * rng.normal(size=len(rows.V))
-            slope = link.c + link.c_error * rng.normal() if len(S) > 1 else link.c
-            each = np.array(link_entropy(H, rows.T, own, entropies.error, rows.weight, of, slope).s0_of_phases)
-            if len(S) > 1:
-                each = each + link.rms * rng.normal(size=len(phases))
+            H = entropies.H + (entropies.error * rng.normal(size=len(rows.V)) if len(S) > 1 else 0.0)
+            found = link_entropy(H, rows.T, own, entropies.error, rows.weight, of, slopes[m]).s0_of_phases
+            each = np.array(found) + misses[m]
             moves[m] = each - each[first]
         for number, phase in enumerate(phases):
             phase.model.entropy_shift_ = phase.model.entropy_shift_ - BOLTZMANN * moves[:, number]
         link = replace(link, s0=link.s0_of_phases[first], s0_of_phases=(link.s0_of_phases[first],) * len(phases))
     return replace(link, s0=link.s0_of_phases[first])
+
+
+def _even(n: int, rng: np.random.Generator) -> FloatArray:
+    """n numbers of mean 0 and variance 1, as a normal distribution has them, in random order; 0 where there is one."""
+    from scipy.stats import norm
+
+    if n == 1:
+        return np.zeros(1)
+    found = norm.ppf((np.arange(n) + 0.5) / n)
+    return np.asarray(rng.permutation(found / found.std(ddof=1)))
 
 
 def _targets(phases: Sequence[_Phase], rows: _Rows) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from quests_zenn._core.checks import whole_number
 from quests_zenn.sampling import Context, Polytope, propose
 from quests_zenn.states.fitting import StatesFit
 from quests_zenn.states.grouping import State
+from quests_zenn.states.samples import GPA
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -29,7 +30,7 @@ def propose_states(fit: StatesFit, states: Sequence[State], n: int = 1, random_s
     """States at which the committee disagrees most: their pressures and entropies, each in units of their spread.
 
     The criterion ``committee`` of `quests_zenn.sampling`, with V and T as coordinates: derivatives of F are -P and -S.
-    Candidates lie in the convex hull of the states, a tenth wider.
+    Candidates lie in the convex hull of the states, of each phase apart, a tenth wider.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def propose_states(fit: StatesFit, states: Sequence[State], n: int = 1, random_s
     Returns
     -------
     list of dict
-        ``volume``, ``temperature``, ``pressure_std`` (GPa) and ``extrapolated`` of each, most wanted first.
+        ``volume``, ``temperature``, ``phase``, ``pressure_std`` (GPa) and ``extrapolated`` of each, most wanted first.
 
     Raises
     ------
@@ -52,34 +53,40 @@ def propose_states(fit: StatesFit, states: Sequence[State], n: int = 1, random_s
         If the model is no committee.
     """
     count = whole_number(n, "n", 1)
-    model = fit.model
-    if model.n_members_ < 2:
+    if fit.model.n_members_ < 2:
         raise ValueError("a state is proposed where members of a committee disagree; this model has one member")
-    known = np.array([[state.volume, state.temperature] for state in states])
-    domain = _domain(known)
-    axes = [np.linspace(low, high, GRID) for low, high in domain.bounds]
-    candidates = np.column_stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")])
-    candidates = candidates[domain.contains(candidates)]
-    surface = _Surface(model)
-    context = Context(
-        domain,
-        candidates,
-        T=1.0,
-        known_x=known,
-        known_mu=-np.column_stack([model.pressure(*known.T), model.entropy(*known.T)]) if len(known) else None,
-        model=surface,
-        rng=random_state,
-        only_candidates=True,
-        min_distance=APART,
-    )
-    points, _ = propose(context, {"committee": count}, filtered=False, fill=False)
     found = []
-    for V, T in points.tolist():
-        _, std = surface.pressure(V, T)
-        found.append(
-            {"volume": V, "temperature": T, "pressure_std": std, "extrapolated": bool(model.extrapolates(V, T))}
+    for phase, model in enumerate(fit.phase_models):
+        mine = [state for state in states if state.phase == phase]
+        known = np.array([[state.volume, state.temperature] for state in mine])
+        mu = -np.column_stack([np.asarray(model.pressure(*known.T)) / GPA, np.asarray(model.entropy(*known.T))])
+        domain = _domain(known)
+        axes = [np.linspace(low, high, GRID) for low, high in domain.bounds]
+        candidates = np.column_stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")])
+        surface = _Surface(model)
+        context = Context(
+            domain,
+            candidates[domain.contains(candidates)],
+            T=1.0,
+            known_x=known,
+            known_mu=mu,
+            model=surface,
+            rng=random_state,
+            only_candidates=True,
+            min_distance=APART,
         )
-    return found
+        points, _ = propose(context, {"committee": count}, filtered=False, fill=False)
+        for V, T in points.tolist():
+            std = surface.slopes(V, T).std(axis=0, ddof=1)
+            entry = {
+                "volume": V,
+                "temperature": T,
+                "phase": phase,
+                "pressure_std": GPA * float(std[0]),
+                "extrapolated": bool(model.extrapolates(V, T)),
+            }
+            found.append((float(((std / mu.std(axis=0)) ** 2).sum()), entry))
+    return [entry for _, entry in sorted(found, key=lambda pair: -pair[0])[:count]]
 
 
 def _domain(known: FloatArray) -> Polytope:
@@ -115,9 +122,7 @@ class _Surface:
         found = self.model.derivatives(x[:, 0], x[:, 1], [order[:2] for order in orders], members=members)
         return {order: found[order[:2]] for order in orders}
 
-    def pressure(self, V: float, T: float) -> tuple[float, float]:
-        """Mean and standard deviation, GPa."""
-        from quests_zenn.states.samples import GPA
-
-        P = -GPA * self.model.derivatives(np.array([V]), np.array([T]), [(1, 0)], members=True)[1, 0][:, 0]
-        return float(P.mean()), float(P.std(ddof=1))
+    def slopes(self, V: float, T: float) -> FloatArray:
+        """(M, 2) derivatives of F with respect to V and T at one state."""
+        found = self.model.derivatives(np.array([V]), np.array([T]), [(1, 0), (0, 1)], members=True)
+        return np.column_stack([found[1, 0][:, 0], found[0, 1][:, 0]])
