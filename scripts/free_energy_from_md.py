@@ -26,7 +26,7 @@ K_B = 8.617333262145179e-05  # eV/K
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("files", nargs="+", help="frames, of any format that ASE reads")
-parser.add_argument("--weights", default="density", help="of states: uniform, density or novelty")
+parser.add_argument("--weights", default="uniform", help="of states: uniform, density or novelty")
 parser.add_argument("--output", default="free_energy", help="the folder of the model, which must not be there yet")
 options = parser.parse_args()
 
@@ -35,7 +35,7 @@ phases = find_phases(samples, group_states(samples))
 states = group_states(samples, phases=phases.labels)
 print(f"{sum(map(len, samples))} frames: {len(states)} states, {phases.n} phase(s)")
 
-entropies = state_entropies(states, h=0.03)
+entropies = state_entropies(states)
 weights = state_weights(entropies, options.weights)
 fit = fit_states(states, entropies=entropies, weights=weights)
 fit.model.save(options.output)
@@ -48,4 +48,5 @@ for T in np.linspace(*fit.model.T_range_, 4):
     told = [getattr(fit.model, name)(V, T, std=True) for name in ("free_energy", "pressure", "entropy")]
     (F, dF), (P, dP), (S, dS) = told
     print(f"V = {V:.2f}, T = {T:.0f}: F = {F:.4f} ± {dF:.4f} eV, P = {P:.2f} ± {dP:.2f} GPa, S = {S / K_B:.2f} k_B")
-print("simulate next:", propose_states(fit, states))
+for entry in propose_states(fit, states):
+    print(f"simulate next: V = {entry['volume']:.2f} Å3 per atom, T = {entry['temperature']:.0f} K")

@@ -34,6 +34,8 @@ from quests_zenn.io.plots import check_plot
 from quests_zenn.io.plots_states import Compared, StatesDrawn, plot_states
 from quests_zenn.io.plots_zenn import Line
 from quests_zenn.io.tables import UNITS, Table, read_table, write_table
+from quests_zenn.states.grouping import ALIKE
+from quests_zenn.states.phases import EXPLAINED
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -45,8 +47,8 @@ LINE = 41
 #: So often frames go from one phase to the other before their shares tell anything of p_k.
 REPEATED = 4
 
-#: Volumes and temperatures of a table of weights may differ from those of the states by this share.
-SAME = 1e-3
+#: Volumes that differ by more than this factor are worth a warning, as is chi2 from here on.
+WIDE, STIFF = 2.0, 3.0
 
 #: States whose residual is so many times the median are worth a warning.
 FAR = 15.0
@@ -81,6 +83,8 @@ class StatesRun:
         for name in files:
             if files.count(name) > 1:
                 raise click.UsageError(f"--temperature {name} is given twice")
+        if options["equal_at"] and options["entropy_target"]:
+            raise click.UsageError("--equal-at and --entropy-target both say what S of a phase is; give one of them")
         if not self.several and options["entropy_target"]:
             raise click.UsageError("--entropy-target belongs to --rows states: one structure has no entropy")
         if not self.several and options["configurations"] not in ("auto", 1):
@@ -201,7 +205,21 @@ class StatesRun:
                 f"{self.samples[0].labels[0]}: has neither energy nor stress, nor has any other frame; --energy-key "
                 "names another key of info"
             )
+        if options["energy_key"] and all(np.isnan(part.potential).all() for part in self.samples):
+            raise DataError(f"{self.samples[0].labels[0]}: has no {options['energy_key']}, nor has any other frame")
         self._check_complete()
+        self._tell_copies()
+
+    def _tell_copies(self) -> None:
+        """Frames that count twice make errors too small."""
+        rows = np.concatenate([np.column_stack([p.volume, p.potential, p.virial]) for p in self.samples])
+        rows = np.nan_to_num(rows, nan=1e300)
+        extra = len(rows) - len(np.unique(rows, axis=0))
+        if extra and not self.quiet:
+            warn(
+                f"{extra:,} frame{'s have' if extra > 1 else ' has'} the volume, energy and stress of another one to "
+                "the last digit; is a file named twice?"
+            )
 
     def _check_complete(self) -> None:
         """Energies, or stresses, of all frames of a file or of none."""
@@ -258,18 +276,22 @@ class StatesRun:
         _options.Interrupts.raise_if_pending()
 
     def _weights(self) -> FloatArray:
-        from quests_zenn.states import state_weights, structure_weights
+        from quests_zenn.states import state_scores, state_weights, structure_weights
 
-        kind = self.options["weights"]
-        table = self.weights_table
+        options = self.options
+        kind, table = options["weights"], self.weights_table
+        self.scores = None
+        asked = kind in ("density", "novelty") or options["table_file"] or options["json_file"]
+        if self.entropies is not None and asked:
+            self.scores = state_scores(self.entropies, jobs=options["jobs"])
         if table is not None:
             return self._weights_of(table)
         if kind == "uniform":
             return np.ones(len(self.states))
         if not self.several:
-            return structure_weights(self.states, kind, self.options["bandwidth"], **self._descriptors)
+            return structure_weights(self.states, kind, options["bandwidth"], **self._descriptors)
         assert self.entropies is not None
-        return state_weights(self.entropies, kind, jobs=self.options["jobs"])
+        return state_weights(self.entropies, kind, scores=self.scores)
 
     def _weights_of(self, table: Table) -> FloatArray:
         """Weights of a table, by volume and temperature where it has them, else in the order of the states."""
@@ -281,17 +303,29 @@ class StatesRun:
                     "volume_A3 and temperature_K would say which is whose"
                 )
             return weights
-        found = np.empty(len(self.states))
-        places = [table.column("volume_A3"), table.column("temperature_K")]
-        phase = table.column("phase") if "phase" in table.names else np.zeros(len(table))
-        for i, state in enumerate(self.states):
-            near = (np.abs(places[0] / state.volume - 1.0) < SAME) & (
-                np.abs(places[1] / state.temperature - 1.0) < SAME
-            )
-            near &= phase == state.phase if self.n_phases > 1 else True
-            if not near.any():
-                raise DataError(f"{name}: has no row for V = {state.volume:.5g} Å3, T = {state.temperature:.5g} K")
-            found[i] = weights[np.flatnonzero(near)[0]]
+        V, T = (np.array([getattr(state, key) for state in self.states]) for key in ("volume", "temperature"))
+        kinds = np.array([state.phase for state in self.states])
+        phase = table.column("phase") if "phase" in table.names and self.n_phases > 1 else np.zeros(len(table))
+        kinds = kinds if phase.any() else np.zeros(len(kinds))
+        places = table.column("volume_A3"), table.column("temperature_K")
+
+        def same(rows: Any, states: Any) -> npt.NDArray[np.bool_]:
+            near = np.abs(places[0][rows] / V[states] - 1.0) < ALIKE
+            near &= np.abs(places[1][rows] / T[states] - 1.0) < ALIKE
+            return np.asarray(near & (phase[rows] == kinds[states]))
+
+        every = np.arange(len(V))
+        if len(table) == len(V) and same(every, every).all():
+            return weights
+        found = np.empty(len(V))
+        for i in every.tolist():
+            mine = np.flatnonzero(same(slice(None), i))
+            told = f"V = {V[i]:.5g} Å3, T = {T[i]:.5g} K"
+            if not len(mine):
+                raise DataError(f"{name}: has no row for {told}")
+            if np.ptp(weights[mine]) > 0.0:
+                raise DataError(f"{name}: has several weights for {told}, and is not in the order of the rows")
+            found[i] = weights[mine[0]]
         return found
 
     def _analyse(self) -> None:
@@ -314,6 +348,7 @@ class StatesRun:
                             "phases": [a, b], "temperature": line.temperature[known], "pressure": line.pressure[known],
                             "pressure_std": line.pressure_std[known], "volumes": line.volumes[known],
                             "extrapolated": line.extrapolated[known],
+                            "share_of_members": line.share_of_members[known],
                             "temperature_at_zero_pressure": at_zero[0], "temperature_at_zero_pressure_std": at_zero[1],
                         }
                     )  # fmt: skip
@@ -343,6 +378,8 @@ class StatesRun:
         }
         if self.entropies is not None:
             columns |= {"H_nats": self.entropies.H, "H_error_nats": self.entropies.error}
+        if self.scores is not None:
+            columns |= {"dH_nats": self.scores.density, "dH_of_novel_nats": self.scores.novel}
         columns["weight"] = fit.weights
         of = columns["phase"]
         for name, column, factor in (
@@ -441,6 +478,8 @@ class StatesRun:
             if options["equal_at"]:
                 gap = link.s0_of_phases[1] - link.s0_of_phases[0]
                 rows.append(("", f"S of phase 1 is {gap:+.3f} k_B per atom from that of phase 0 and H"))
+        elif self.entropies is not None and "S" in model.known_:
+            rows.append(("link", "none: H is the same in all states; try another --bandwidth"))
         if options["weights"] != "uniform":
             w = fit.weights
             rows.append(
@@ -489,7 +528,10 @@ class StatesRun:
         for line in self.lines:
             a, b = line["phases"]
             T, std = line["temperature_at_zero_pressure"], line["temperature_at_zero_pressure_std"]
-            if np.isfinite(T):
+            if self.options["equal_at"]:
+                P, kelvin = self.options["equal_at"]
+                click.echo(f"phases {a} and {b} coexist at {P:g} GPa and {kelvin:g} K (given); --json has the line")
+            elif np.isfinite(T):
                 click.echo(f"phases {a} and {b} have the same Gibbs energy at 0 GPa and {with_spread(T, std, 'K')}")
             elif len(line["pressure"]):
                 P, kelvin = line["pressure"], line["temperature"]
@@ -511,8 +553,31 @@ class StatesRun:
             click.echo(f"and {len(self.shares) - LISTED} more states with several phases (--json)")
 
     def _warn(self) -> None:
-        """States far from the fit: a run may have changed its phase, or not have come to rest."""
-        columns = self.columns
+        """What the fit should not pass over in silence."""
+        columns, fit = self.columns, self.fit
+        low, high = fit.model.x_range_[0]
+        if high > WIDE * low:
+            warn(
+                f"volumes run from {low:.4g} to {high:.4g} Å3 per atom: surfaces and molecules have none that an "
+                "equation of state could use; leave such frames out"
+            )
+        if self.phases is not None and self.phases.n > 1 and self.phases.left_over[0] <= EXPLAINED:
+            warn(
+                f"one phase explains the frames (left over {self.phases.left_over[0]:.2f} of their scatter); "
+                f"{self.phases.n} were asked for"
+            )
+        if fit.effective_sample_size < 0.5 * len(self.states):
+            warn(
+                f"few rows rule: weights are worth {fit.effective_sample_size:.1f} of {len(self.states)} rows of equal "
+                "weight; --table tells which"
+            )
+        for name, found in fit.targets.items():
+            if found["chi2"] is not None and found["chi2"] > STIFF:
+                warn(
+                    f"{name} is further from the fit than its errors tell (chi2 {found['chi2']:.3g}): the form is too "
+                    "stiff for them, or a run had not come to rest; errors were widened by what is left"
+                )
+        # a run may have changed its phase, or not have come to rest
         for own, told in (("internal_energy_eV", "U"), ("pressure_GPa", "P")):
             gap = np.abs(columns[f"fit_{own}"] - columns[own])
             if not np.isfinite(gap).any():

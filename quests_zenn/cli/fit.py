@@ -265,7 +265,7 @@ def is_table(name: str) -> bool:
     "--stress", type=click.Choice(["virial", "total"]), default="virial", show_default=True,
     help="Whether stresses of frames hold the forces between atoms alone, or their motion as well.",
 )  # fmt: skip
-@_options.energy_option
+@click.option("--energy-key", metavar="KEY", help="Where frames keep their energy (REF_energy, ...).")
 @click.option(
     "--type-map", type=_options.TypeMap(), metavar="1=Cu,2=Zr", help="Elements of the atom types of the file."
 )

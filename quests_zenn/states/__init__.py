@@ -2,7 +2,7 @@
 
 from quests_zenn.states.coexistence import Coexistence, coexistence
 from quests_zenn.states.entropies import StateEntropies, state_entropies, structure_weights
-from quests_zenn.states.fitting import EntropyLink, StatesFit, fit_states, link_entropy, state_weights
+from quests_zenn.states.fitting import EntropyLink, StatesFit, fit_states, link_entropy, state_scores, state_weights
 from quests_zenn.states.grouping import State, group_states, single_states
 from quests_zenn.states.phases import Phases, find_phases, phase_shares, phases_told
 from quests_zenn.states.proposing import propose_states
@@ -28,6 +28,7 @@ __all__ = [
     "read_samples",
     "single_states",
     "state_entropies",
+    "state_scores",
     "state_weights",
     "structure_weights",
 ]

@@ -40,11 +40,13 @@ def described(
     """
     elements = None if settings.species == "none" else _elements(states, taken)
     batch: list[tuple[int, int, int, Frame]] = []
+    atoms = 0
     for entry in _frames(states, taken):
         batch.append(entry)
-        if sum(len(frame) for *_, frame in batch) >= ATOMS:
+        atoms += len(entry[3])
+        if atoms >= ATOMS:
             yield from _environments(batch, settings, elements, volume)
-            batch = []
+            batch, atoms = [], 0
     if batch:
         yield from _environments(batch, settings, elements, volume)
 

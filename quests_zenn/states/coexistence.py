@@ -44,6 +44,11 @@ class Coexistence:
     volumes: FloatArray
     extrapolated: npt.NDArray[np.bool_]
 
+    @property
+    def share_of_members(self) -> FloatArray:
+        """(n,) share of the members that have the line at each temperature: those that do not are in no mean."""
+        return np.asarray(np.isfinite(self.pressure_members).mean(axis=0))
+
     def temperature_at(self, pressure: float) -> tuple[float, float]:
         """Temperature at a pressure (GPa) and its standard deviation over the members, K; NaN where there is none."""
         found = []

@@ -23,6 +23,15 @@ IntArray = npt.NDArray[np.int64]
 #: Environments of each state, at most: what exact sums do in a second.
 MOST = 20_000
 
+#: Environments of all states that are scored for weights, at most.
+MOST_SCORED = 60_000
+
+#: Frames are taken, evenly, until they have so many times the environments that are drawn.
+SPARE = 4
+
+#: Blocks of frames, one of which is left out at a time.
+BLOCKS = 10
+
 #: Fewer than so many decorrelated frames make no blocks.
 LEAST_FRAMES = 4
 
@@ -102,8 +111,8 @@ def state_entropies(
     for state, count, stride in zip(states, counts, strides, strict=True):
         if count < LEAST_FRAMES:
             raise DataError(
-                f"the state {name_of(state)} has {count} frames that do not remember each other (every {stride}th of "
-                f"{state.n_frames}); an entropy needs {LEAST_FRAMES} or more: run it longer"
+                f"the state {name_of(state)} has {count} frame{'' if count == 1 else 's'} that do not remember each "
+                f"other (one in {stride}, of {state.n_frames}); an entropy needs {LEAST_FRAMES} or more: run it longer"
             )
     there = [
         sum(int(samples.n_atoms[rows].sum()) for (samples, _), rows in zip(state.parts, parts, strict=True))
@@ -113,11 +122,18 @@ def state_entropies(
     if n > min(there):
         poorest = states[int(np.argmin(there))]
         raise DataError(f"the state {name_of(poorest)} has {min(there)} environments, fewer than the {n} asked for")
+    taken = [_enough(state, parts, SPARE * n) for state, parts in zip(states, taken, strict=True)]
+    counts = np.array([sum(len(rows) for rows in parts) for parts in taken])
     kept, owner = _draw(states, taken, n, Settings(k, cutoff, species, jobs), random_state)
     H, error = np.empty(len(states)), np.empty(len(states))
     for i, (x, frames) in enumerate(zip(kept, owner, strict=True)):
         H[i] = float(entropy(x, width, jobs=jobs))
-        blocks = time_blocks(int(counts[i]), min(10, int(counts[i])))[frames]
+        blocks = time_blocks(int(counts[i]), min(BLOCKS, int(counts[i])))[frames]
+        if len(np.unique(blocks)) < 2:
+            raise DataError(
+                f"{n} environments of the state {name_of(states[i])} are of one block of frames, and tell no error; "
+                "take more"
+            )
         error[i] = float(np.asarray(block_error(x, width, blocks=blocks, jobs=jobs).standard_error))
     return StateEntropies(H, error, n, strides.astype(np.int64), counts, width, kept)
 
@@ -131,11 +147,11 @@ def _draw(
         sizes = np.concatenate([samples.n_atoms[rows] for (samples, _), rows in zip(state.parts, parts, strict=True)])
         ends = np.cumsum(sizes)
         chosen = np.sort(np.random.default_rng([random_state, s]).permutation(int(ends[-1]))[:n])
-        frame = np.searchsorted(ends, chosen, side="right")
         places = [(p, int(row)) for p, rows in enumerate(parts) for row in rows]
+        edges = np.searchsorted(chosen, np.concatenate([[0], ends]))
         drawn.append(
             {
-                place: (f, np.flatnonzero(frame == f), chosen[frame == f] - (ends[f] - sizes[f]))
+                place: (f, np.arange(edges[f], edges[f + 1]), chosen[edges[f] : edges[f + 1]] - (ends[f] - sizes[f]))
                 for f, place in enumerate(places)
             }
         )
@@ -162,6 +178,8 @@ def structure_weights(
 ) -> FloatArray:
     """Weights (S,) of single structures, see `single_states`, from all environments of each; see `row_weights`."""
     one_of(kind, "kind", KINDS)
+    if not states:
+        raise DataError("there are no structures")
     if kind == "uniform":
         return np.ones(len(states))
     found: list[Any] = [None] * len(states)
@@ -169,9 +187,19 @@ def structure_weights(
         states, [[rows for _, rows in state.parts] for state in states], Settings(k, cutoff, species, jobs)
     ):
         found[s] = x
+    step = max(1, math.ceil(sum(len(x) for x in found) / MOST_SCORED))
+    found = [x[::step] for x in found]
     groups = np.repeat(np.arange(len(states)), [len(x) for x in found])
     scores = group_scores(np.concatenate(found), groups, bandwidth(h), jobs=jobs)
     return row_weights(scores.density if kind == "density" else scores.novel, kind, clip=clip)
+
+
+def _enough(state: State, parts: list[IntArray], n: int) -> list[IntArray]:
+    """Some of these frames, evenly spaced, that have n environments or more, and `LEAST_FRAMES` frames or more."""
+    count = sum(len(rows) for rows in parts)
+    total = sum(int(samples.n_atoms[rows].sum()) for (samples, _), rows in zip(state.parts, parts, strict=True))
+    step = max(1, min(total // n, count // max(LEAST_FRAMES, BLOCKS)))
+    return [rows[::step] for rows in parts]
 
 
 def _spaced(state: State, stride: int) -> list[IntArray]:

@@ -15,11 +15,12 @@ from quests_zenn._core.checks import DataError, finite, one_of, positive
 from quests_zenn.sampling.weights import (
     DEFAULT_CLIP,
     KINDS,
+    GroupScores,
     effective_sample_size,
     group_scores,
     row_weights,
 )
-from quests_zenn.states.entropies import StateEntropies
+from quests_zenn.states.entropies import MOST_SCORED, StateEntropies
 from quests_zenn.states.grouping import ALIKE, State, name_of
 from quests_zenn.states.samples import BOLTZMANN
 
@@ -30,6 +31,15 @@ TURNS = 3
 
 #: Errors are widened, and the fit repeated, where residuals are so many times their square.
 WORSE = 1.2
+
+#: c of a link that is held lies between these.
+SLOPES = 1e-3, 1e3
+
+#: A reference lies within this factor of volumes and temperatures of states.
+FAR = 3.0
+
+#: Free parameters of an equation of state with classical vibrations.
+FORM = 8
 
 #: Fewer states make no F(V, T).
 LEAST_STATES = 4
@@ -96,19 +106,34 @@ class StatesFit:
     targets: dict[str, dict[str, Any]]
 
 
+def state_scores(entropies: StateEntropies, jobs: int | None = None) -> GroupScores:
+    """dH of the environments of each state, given all states and given the others; see `GroupScores`.
+
+    Sums are exact, so that of many states each shows evenly spaced ones of its environments, 60,000 in all.
+    """
+    step = max(1, math.ceil(len(entropies.H) * entropies.n_environments / MOST_SCORED))
+    parts = [x[::step] for x in entropies.environments]
+    groups = np.repeat(np.arange(len(parts)), [len(x) for x in parts])
+    return group_scores(np.concatenate(parts), groups, entropies.bandwidth, jobs=jobs)
+
+
 def state_weights(
     entropies: StateEntropies,
     kind: str = "uniform",
     clip: tuple[float, float] = DEFAULT_CLIP,
+    *,
+    scores: GroupScores | None = None,
     jobs: int | None = None,
 ) -> FloatArray:
-    """Weights (S,) of states from their environments, see `row_weights`. Averages inside a state are not touched."""
+    """Weights (S,) of states from their environments, see `row_weights`. Averages inside a state are not touched.
+
+    `scores` are those of `state_scores`, where they are known already.
+    """
     one_of(kind, "kind", KINDS)
     if kind == "uniform":
         return np.ones(len(entropies.H))
-    groups = np.repeat(np.arange(len(entropies.H)), entropies.n_environments)
-    scores = group_scores(np.concatenate(entropies.environments), groups, entropies.bandwidth, jobs=jobs)
-    return row_weights(scores.density if kind == "density" else scores.novel, kind, clip=clip)
+    found = state_scores(entropies, jobs) if scores is None else scores
+    return row_weights(found.density if kind == "density" else found.novel, kind, clip=clip)
 
 
 def link_entropy(
@@ -144,23 +169,30 @@ def link_entropy(
         If all rows of a phase have the same information entropy.
     """
     H, T, S, error = (np.asarray(values, np.float64) for values in (H, T, S, error))
+    if H.ndim != 1 or len(H) < 2 or not H.shape == T.shape == S.shape == error.shape:
+        raise ValueError(f"H, T, S and error must be as many, two or more, got {[v.shape for v in (H, T, S, error)]}")
+    if not (T > 0.0).all():
+        raise DataError("temperatures must be positive")
     weights = np.ones(len(H)) if weights is None else np.asarray(weights, np.float64)
     of = np.zeros(len(H), np.int64) if phases is None else np.asarray(phases)
     kinds = np.unique(of)
     y = S - 1.5 * np.log(T)
     members = (of[:, None] == kinds[None, :]).astype(np.float64)
-    found = _fitted_link(H, y, weights, members, c)
+    w = weights
+    found = _fitted_link(H, y, w, members, c)
     for _ in range(TURNS):
         # rows are off by the failure of the surrogate and by the errors of H, the former as a rule far more
-        variance = found[2] ** 2 + (found[0] * error) ** 2
+        known = (found[0] * error) ** 2
+        variance = known + max(found[2] ** 2 - float(np.average(known, weights=w)), 0.0)
         if not (variance > 0.0).all():
             break
-        found = _fitted_link(H, y, weights / variance, members, c)
+        w = weights / variance
+        found = _fitted_link(H, y, w, members, c)
     slope, constants, rms, left = found
-    spread = np.sqrt(np.average((y - members @ _means(y, weights, members)) ** 2, weights=weights))
-    h = H - members @ _means(H, weights, members)
+    spread = math.sqrt(np.average((y - members @ _means(y, w, members)) ** 2, weights=w))
+    h = H - members @ _means(H, w, members)
     free = max(len(H) - len(kinds) - (c is None), 1)
-    deviation = math.sqrt(np.average(h**2, weights=weights) * free)
+    deviation = math.sqrt(np.average(h**2, weights=w) * free)
     return EntropyLink(
         slope,
         0.0 if c is not None else rms / deviation if deviation > 0.0 else math.inf,
@@ -184,7 +216,9 @@ def _fitted_link(
     h = H - members @ _means(H, w, members)
     square = float((w * h * h).sum())
     if c is None and not square > 1e-14 * float((w * H * H).sum()):
-        raise DataError("all states of a phase have the same information entropy; there is nothing to link")
+        raise DataError(
+            "all states of a phase have the same information entropy, which tells nothing of S; try another bandwidth"
+        )
     slope = float(c) if c is not None else float((w * h * y).sum()) / square
     constants = _means(y - slope * H, w, members)
     left = y - slope * H - members @ constants
@@ -229,7 +263,7 @@ def fit_states(
         c of the link; fitted by default.
     reference : (float, float), optional
         Volume and temperature of a state at which S is set to zero; by default the one of the lowest temperature, and
-        of these that of the smallest pressure (or volume).
+        of these that of the pressure nearest to zero (or of the largest volume, without pressures).
     equal_at : (float, float), optional
         Pressure (GPa) and temperature (K) at which two phases are known to have the same Gibbs energy.
     progress : callable, optional
@@ -250,13 +284,27 @@ def fit_states(
         raise ValueError("entropy_as_target needs entropies")
     rows = _rows(states, weights)
     kinds = sorted({state.phase for state in states})
+    if len(kinds) > 1 and not {"U", "P"} <= set(rows.targets):
+        raise DataError(
+            "states of several phases need energies and pressures; with one of them alone, Gibbs energies are unknown"
+        )
     if equal_at is not None:
+        if entropy_as_target:
+            raise ValueError("equal_at and entropy_as_target both say what S of a phase is; give one of them")
         if len(kinds) != 2:
             raise ValueError(f"equal_at compares two phases, and there {_are(len(kinds))}")
         equal_at = finite(equal_at[0], "a pressure"), positive(equal_at[1], "T")
     elif len(kinds) > 1 and entropies is None:
         raise ValueError("states of several phases need entropies: energies and pressures do not compare their S")
-    place = _reference(rows) if reference is None else (positive(reference[0], "a volume"), positive(reference[1], "T"))
+    if not {"U", "P"} <= set(rows.targets):
+        for given, what in ((entropy_as_target, "an entropy as target"), (reference, "a reference"), (c, "c")):
+            if given:
+                raise DataError(
+                    f"{what} needs energies and pressures; these frames have {' '.join(rows.targets)} alone"
+                )
+    if c is not None and not SLOPES[0] <= positive(c, "c") <= SLOPES[1]:
+        raise ValueError(f"c must lie between {SLOPES[0]:g} and {SLOPES[1]:g}, got {c!r}")
+    place = _reference(rows) if reference is None else _given(reference, rows)
     if model is None:
         from quests_zenn.zenn import ZENN
 
@@ -278,7 +326,12 @@ def fit_states(
         if equal_at is not None and floats:
             _equal(alone, first, *equal_at)
         if entropies is not None and "S" in alone[0].model.known_:
-            link = _linked(alone, entropies, rows, first, c, floats and equal_at is None)
+            try:
+                link = _linked(alone, entropies, rows, first, c, floats and equal_at is None)
+            except DataError:
+                if entropy_as_target or c is not None or (len(alone) > 1 and equal_at is None):
+                    raise
+                # nobody asked for it
     if turn and "U" in rows.targets:  # entropies were given up to a constant as well
         zero = alone[first].entropies(*place)[:, 0]
         for phase in alone:
@@ -317,6 +370,7 @@ def _rows(states: Sequence[State], weights: npt.ArrayLike | None) -> _Rows:
     if not states:
         raise DataError("there are no states")
     V, T = (np.array([getattr(state, name) for state in states]) for name in ("volume", "temperature"))
+    frames = np.array([float(state.n_frames) for state in states])
     targets, errors = {}, {}
     for symbol, name in (("U", "internal_energy"), ("P", "pressure")):
         values = np.array([getattr(state, name) for state in states])
@@ -326,7 +380,9 @@ def _rows(states: Sequence[State], weights: npt.ArrayLike | None) -> _Rows:
         found = np.array([getattr(state, f"{name}_error") for state in states])
         usable = np.isfinite(found) & (found > 0.0)
         if usable.sum() * 2 >= len(found):  # few known errors tell nothing of the others: learned, then
-            errors[symbol] = np.where(usable, found, np.median(found[usable]))
+            # states without an error have few frames: what a frame of the others is known to
+            single = np.median(found[usable] * np.sqrt(frames[usable]))
+            errors[symbol] = np.where(usable, found, single / np.sqrt(frames))
     if not targets:
         raise DataError(f"frames have neither energy nor stress ({name_of(states[0])}): nothing to fit")
     rows = np.ones(len(states)) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -348,10 +404,26 @@ def _part(rows: _Rows, mine: npt.NDArray[np.bool_]) -> _Rows:
     )
 
 
+def _given(reference: tuple[float, float], rows: _Rows) -> tuple[float, float]:
+    """A reference that was given, if it is anywhere near the states."""
+    try:
+        volume, kelvin = reference
+    except (TypeError, ValueError):
+        raise ValueError(f"a reference is a volume and a temperature, got {reference!r}") from None
+    V, T = positive(volume, "the volume of the reference"), positive(kelvin, "the temperature of the reference")
+    for value, values, unit in ((V, rows.V, "Å3 per atom"), (T, rows.T, "K")):
+        if not values.min() / FAR <= value <= values.max() * FAR:
+            raise DataError(
+                f"the reference, V = {V:g} Å3 per atom and T = {T:g} K, is far from all states ({values.min():.4g} to "
+                f"{values.max():.4g} {unit})"
+            )
+    return V, T
+
+
 def _reference(rows: _Rows) -> tuple[float, float]:
     """The coldest state, and of these that of the smallest pressure."""
     cold = np.flatnonzero(rows.T.min() * (1.0 + ALIKE) >= rows.T)
-    P = rows.targets.get("P", rows.V)
+    P = rows.targets.get("P", rows.V.max() - rows.V)
     size = np.where(np.isnan(P[cold]), np.inf, np.abs(P[cold]))
     chosen = cold[int(size.argmin())]
     return float(rows.V[chosen]), float(rows.T[chosen])
@@ -396,7 +468,12 @@ class _Phase:
         self.model.fit(rows.V, rows.T, **targets, errors=errors or None, sample_weight=rows.weight, **more)
         # forms miss more than errors of long runs allow: what is left, not these errors, balances U and P, and is what
         # members must differ by (Birge, Phys. Rev. 40, 207 (1932))
-        left = {name: entry["chi2"] for name, entry in self.model.report_["targets"].items() if name in errors}
+        told = {name: entry for name, entry in self.model.report_["targets"].items() if name in errors}
+        if not told:
+            return
+        count = sum(entry["n"] for entry in told.values())
+        free = count / max(count - FORM, count / 3.0)
+        left = {name: free * entry["chi2"] for name, entry in told.items()}
         if any(chi2 > WORSE for chi2 in left.values()):
             wider = {name: errors[name] * math.sqrt(max(1.0, left[name])) for name in errors}
             self.model.fit(rows.V, rows.T, **targets, errors=wider, sample_weight=rows.weight, **more)
@@ -452,7 +529,7 @@ def _linked(
         rng = np.random.default_rng(len(rows.V))
         slopes = link.c + link.c_error * _even(len(S), rng)
         misses = np.column_stack([math.sqrt(2.0) * link.rms * _even(len(S), rng) for _ in phases])
-        misses[:, first] = 0.0
+        misses[:, first] = 0.0  # every gap between two phases may be off by both
         moves = np.empty((len(S), len(phases)))
         for m, own in enumerate(S):
             H = entropies.H + (entropies.error * rng.normal(size=len(rows.V)) if len(S) > 1 else 0.0)

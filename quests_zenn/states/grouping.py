@@ -18,6 +18,12 @@ FloatArray = npt.NDArray[np.float64]
 #: Volumes and temperatures that differ by less than this share belong to one state.
 ALIKE = 1e-3
 
+#: So many runs of a state tell by their means how much runs differ.
+LEAST_RUNS = 3
+
+#: Levels lie further apart than so many standard deviations of the values in either.
+SCATTER = 2.0
+
 
 @dataclass(frozen=True)
 class State:
@@ -97,6 +103,8 @@ def group_states(
         phases = [np.zeros(len(part), np.int64) for part in samples]
     if len(phases) != len(samples) or any(np.shape(p) != (len(s),) for p, s in zip(phases, samples, strict=True)):
         raise ValueError("phases must hold one number for each frame of each of the samples")
+    if any(np.asarray(labels).min() < 0 for labels in phases if len(np.asarray(labels))):
+        raise ValueError("phases count from 0")
     pieces: list[_Piece] = []
     for part, labels in zip(samples, phases, strict=True):
         for phase in np.unique(labels).tolist():
@@ -159,11 +167,29 @@ class _Piece:
 
 
 def _levels(values: FloatArray, rows: npt.NDArray[np.int64], alike: float) -> list[npt.NDArray[np.int64]]:
-    """Rows by levels of their values: a gap of more than a share of the value lies between two levels."""
+    """Rows by levels of their values.
+
+    Between two levels lies a gap of more than a share of the value, and wide against the scatter within either: what
+    fluctuates, as volumes at given pressure do, has gaps in its tails.
+    """
     order = rows[np.argsort(values[rows], kind="stable")]
     level = values[order]
     cuts = np.flatnonzero(np.diff(level) > alike * np.abs(level[1:])) + 1
-    return np.split(order, cuts)
+    if not len(cuts):
+        return [order]
+    found: list[npt.NDArray[np.int64]] = []
+    for piece in np.split(order, cuts):
+        found.append(piece)
+        # a tail joins its neighbour, and the longer level may reach the next one
+        while len(found) > 1 and _touch(values[found[-2]], values[found[-1]]):
+            last = found.pop()
+            found[-1] = np.concatenate([found[-1], last])
+    return found
+
+
+def _touch(low: FloatArray, high: FloatArray) -> bool:
+    """Whether the gap between two levels is no wider than what they scatter by."""
+    return bool(high[0] - low[-1] <= SCATTER * max(float(low.std()), float(high.std())))
 
 
 def _state(pieces: list[_Piece], alike: float) -> State:
@@ -207,4 +233,10 @@ def _mean(series: list[FloatArray]) -> tuple[float, float, float]:
     square = sum(
         (len(values) / n) ** 2 * spread * 2.0 * tau / len(values) for values, tau in zip(series, times, strict=True)
     )
+    if len(series) >= LEAST_RUNS:
+        # runs that have not come to rest differ by more than their own fluctuations tell
+        means, sizes = np.array([values.mean() for values in series]), np.array([len(values) for values in series])
+        share = sizes / n
+        between = float((share * (means - mean) ** 2).sum()) / (1.0 - float((share**2).sum()))
+        square = max(square, between * float((share**2).sum()))
     return mean, math.sqrt(square), max(times)

@@ -34,10 +34,10 @@ EXPLAINED = 2.0
 #: One phase more has to explain so many times as much.
 WORTH = 1.5
 
-#: A state holds two phases if the means of their frames are so many standard deviations of a frame apart.
+#: A run holds two phases if the means of their frames are so many standard deviations of a frame apart.
 APART = 4.0
 
-#: Fewer frames of a state in another phase are a passing fluctuation of it.
+#: Fewer frames of a run in another phase are a passing fluctuation of it.
 LEAST_SHARE = 0.1
 
 #: Starts with random labels of states, beside those of k-means.
@@ -45,6 +45,9 @@ STARTS = 30
 
 #: Rounds of an assignment, at most.
 TURNS = 100
+
+#: Frames of a run that scatter by less than this share of all variance are copies of one.
+SAME = 1e-12
 
 #: Ridge on the trends of a phase: a phase of two states has a trend of no more than two states.
 RIDGE = 1e-3
@@ -87,7 +90,8 @@ def find_phases(
     makes no phase. What is left depends on the phase, and within a phase smoothly on T and V (the mean environment
     widens with the amplitude of vibrations, as the square root of T, to first order). So each cluster has a trend of
     its own: clusterwise linear regression (Späth, Computing 22, 367 (1979)), started from k-means and from random
-    labels. The number of phases is the smallest that leaves no more than twice the scatter of frames inside a state.
+    labels. The number of phases is the smallest that leaves no more than twice the scatter of frames inside a state;
+    it is one where states have one frame each.
 
     Parameters
     ----------
@@ -120,16 +124,21 @@ def find_phases(
     T = np.array([state.temperature for state in states])[owner]
     V = np.array([state.volume for state in states])[owner]
     z = _components(means)
-    noise = _scatter(z, owner, len(states))
+    # a run at a state stays together, unless it changes its phase; two runs at one state may be of two phases
+    run = np.unique(np.column_stack([owner, origin[:, 0]]), axis=0, return_inverse=True)[1].reshape(-1)
+    noise = _scatter(z, run)
+    if given is None and noise <= SAME * float(z.var(0).sum()):
+        # without the scatter of frames inside of states nothing tells a phase from a state
+        given = 1
     trends = _trends(T, V)
     rng = np.random.default_rng(random_state)
     tried: list[tuple[float, IntArray]] = []
     for count in range(1, (given or min(MOST_PHASES, len(states))) + 1):
-        tried.append(_clusters(z, trends, owner, count, rng))
+        tried.append(_clusters(z, trends, run, count, rng))
         if given is None and tried[-1][0] <= EXPLAINED * noise:
             break
     count = given or _enough([left for left, _ in tried], noise)
-    found = _settled(tried[count - 1][1], z, owner, noise)
+    found = _settled(tried[count - 1][1], z, run, noise)
     order = sorted(range(count), key=lambda p: _place(T, V, found == p))
     rank = np.empty(count, np.int64)
     rank[order] = np.arange(count)
@@ -148,7 +157,7 @@ def find_phases(
     return Phases(
         len(kept),
         [np.array([again[p] for p in part.tolist()], np.int64) for part in labels],
-        [left / noise if noise > 0.0 else math.nan for left, _ in tried],
+        [left / noise if noise > 0.0 else math.inf for left, _ in tried],
     )
 
 
@@ -192,9 +201,10 @@ def _components(means: FloatArray) -> FloatArray:
     return np.asarray(PCA(count, svd_solver="full").fit_transform(means))
 
 
-def _scatter(z: FloatArray, owner: IntArray, n: int) -> float:
-    """Variance of frames inside a state, the median over states: some may hold two phases."""
-    found = [float(z[owner == s].var(0, ddof=1).sum()) for s in range(n) if (owner == s).sum() > 1]
+def _scatter(z: FloatArray, run: IntArray) -> float:
+    """Variance of frames inside a run at one state, the median over runs: some may hold two phases."""
+    counts = np.bincount(run)
+    found = [float(z[run == s].var(0, ddof=1).sum()) for s in np.flatnonzero(counts > 1)]
     return float(np.median(found)) if found else 0.0
 
 
@@ -207,26 +217,26 @@ def _trends(T: FloatArray, V: FloatArray) -> FloatArray:
 
 
 def _clusters(
-    z: FloatArray, trends: FloatArray, owner: IntArray, count: int, rng: np.random.Generator
+    z: FloatArray, trends: FloatArray, run: IntArray, count: int, rng: np.random.Generator
 ) -> tuple[float, IntArray]:
     """Mean square left over, and the label of each frame."""
     from sklearn.cluster import KMeans
 
-    n = int(owner.max()) + 1
+    n = int(run.max()) + 1
     starts = [np.zeros(n, np.int64)]
     if count > 1:
-        centres = np.array([z[owner == s].mean(0) for s in range(n)])
+        centres = np.array([z[run == s].mean(0) for s in range(n)])
         seeds = rng.integers(2**31, size=5)
         starts = [KMeans(count, n_init=1, random_state=int(seed)).fit_predict(centres) for seed in seeds]
         starts += [rng.integers(count, size=n) for _ in range(STARTS)]
     best: tuple[float, IntArray] | None = None
     for start in starts:
-        label = start.astype(np.int64)[owner]
-        # states as a whole first, then frames on their own, for states that hold two phases
+        label = start.astype(np.int64)[run]
+        # runs as a whole first, then frames on their own, for runs that hold two phases
         for whole in (True, False):
             for _ in range(TURNS):
-                distance = _from_others(z, trends, owner, label, count)
-                fresh = _sums(distance, owner).argmin(1)[owner] if whole else distance.argmin(1)
+                distance = _from_others(z, trends, run, label, count)
+                fresh = _sums(distance, run).argmin(1)[run] if whole else distance.argmin(1)
                 if np.array_equal(fresh, label):
                     break
                 label = fresh
@@ -241,44 +251,48 @@ def _clusters(
     return best
 
 
-def _sums(values: FloatArray, owner: IntArray) -> FloatArray:
-    """Sums over the frames of each state."""
-    total = np.zeros((int(owner.max()) + 1, values.shape[1]))
-    np.add.at(total, owner, values)
+def _sums(values: FloatArray, run: IntArray) -> FloatArray:
+    """Sums over the frames of each run."""
+    total = np.zeros((int(run.max()) + 1, *values.shape[1:]))
+    np.add.at(total, run, values)
     return total
 
 
-def _from_others(z: FloatArray, trends: FloatArray, owner: IntArray, label: IntArray, count: int) -> FloatArray:
-    """Square distances of frames from the trend of each cluster in all *other* states.
+def _from_others(z: FloatArray, trends: FloatArray, run: IntArray, label: IntArray, count: int) -> FloatArray:
+    """Square distances of frames from the trend of each cluster in all *other* runs.
 
-    A few states have a trend through anything: with its own frames a state at the rim would hold on to any cluster.
+    A few runs have a trend through anything: with its own frames a run at the rim would hold on to any cluster.
     """
     distance = np.full((len(z), count), np.inf)
     for p in range(count):
-        x, y = trends[label == p], z[label == p]
-        states = owner[label == p]
-        left, right = x.T @ x, x.T @ y
-        for s in range(int(owner.max()) + 1):
-            own, frames = states == s, owner == s
-            rows = len(x) - int(own.sum())
-            if rows > 0:
-                c = _solve(left - x[own].T @ x[own], right - x[own].T @ y[own], rows)
-                distance[frames, p] = ((z[frames] - trends[frames] @ c) ** 2).sum(1)
+        mine = label == p
+        x, y, of = trends[mine], z[mine], run[mine]
+        n = int(run.max()) + 1
+        left, right, rows = np.zeros((n, x.shape[1], x.shape[1])), np.zeros((n, x.shape[1], z.shape[1])), np.zeros(n)
+        np.add.at(left, of, x[:, :, None] * x[:, None, :])
+        np.add.at(right, of, x[:, :, None] * y[:, None, :])
+        np.add.at(rows, of, 1.0)
+        others = rows.sum() - rows
+        known = others > 0
+        c = np.zeros((n, x.shape[1], z.shape[1]))
+        c[known] = _solve(left.sum(0) - left[known], right.sum(0) - right[known], others[known])
+        gap = z - np.einsum("nt,ntc->nc", trends, c[run])
+        distance[:, p] = np.where(known[run], (gap**2).sum(1), np.inf)
     return distance
 
 
-def _solve(left: FloatArray, right: FloatArray, rows: int) -> FloatArray:
-    """Coefficients of a trend."""
-    ridge = RIDGE * rows * np.eye(len(left))
-    ridge[0, 0] = 1e-9 * rows  # the mean is free
-    return np.asarray(np.linalg.solve(left + ridge, right))
+def _solve(left: FloatArray, right: FloatArray, rows: Any) -> FloatArray:
+    """Coefficients of trends."""
+    unit = np.full(left.shape[-1], RIDGE)
+    unit[0] = 1e-9  # the mean is free
+    return np.asarray(np.linalg.solve(left + np.asarray(rows)[..., None, None] * np.diag(unit), right))
 
 
-def _settled(label: IntArray, z: FloatArray, owner: IntArray, noise: float) -> IntArray:
-    """Labels, of a whole state where its frames do not fall into two groups: frames at the rim of one may look odd."""
+def _settled(label: IntArray, z: FloatArray, run: IntArray, noise: float) -> IntArray:
+    """Labels, of a whole run where its frames do not fall into two groups: frames at the rim of one may look odd."""
     result = label.copy()
-    for s in range(int(owner.max()) + 1):
-        mine = owner == s
+    for s in range(int(run.max()) + 1):
+        mine = run == s
         present, counts = np.unique(label[mine], return_counts=True)
         top = int(present[counts.argmax()])
         usual = z[mine & (label == top)].mean(0)

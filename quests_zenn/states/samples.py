@@ -17,7 +17,7 @@ from quests_zenn.io.frames import read_atoms, split_index
 FloatArray = npt.NDArray[np.float64]
 
 #: GPa of 1 eV/Å3.
-GPA = 160.21766208
+GPA = 160.2176634
 
 #: What the stress of a frame holds: forces between atoms alone, as ASE's calculators have it, or motion as well.
 STRESSES = ("virial", "total")
@@ -132,6 +132,10 @@ def read_samples(
 BOLTZMANN = 8.617333262145179e-05
 
 
+#: K, Å3 per atom, eV per atom and GPa between which numbers of frames lie.
+LIMITS = {"temperature": (1e-3, 1e7), "volume": (0.5, 1e5), "energy": (-1e6, 1e6), "pressure": (-1e5, 1e5)}
+
+
 def _row(label: str, atoms: Any, energy_key: str | None, stress: str) -> tuple[float, ...]:
     """Atoms, volume, told and kinetic temperature, potential energy and pressure of a frame."""
     n = len(atoms)
@@ -144,6 +148,8 @@ def _row(label: str, atoms: Any, energy_key: str | None, stress: str) -> tuple[f
     told = _number(label, info.get("temperature", info.get("temperature_K")), "temperature")
     if told <= 0.0:
         raise DataError(f"{label}: its temperature is {told:g} K")
+    _believable(label, "temperature", told, "K")
+    _believable(label, "volume", volume / n, "Å3 per atom")
     kinetic = float(atoms.get_temperature()) if atoms.has("momenta") and atoms.arrays["momenta"].any() else math.nan
     if energy_key is None:
         energy = _number(label, results.get("energy", info.get("energy")), "energy")
@@ -156,13 +162,26 @@ def _row(label: str, atoms: Any, energy_key: str | None, stress: str) -> tuple[f
         if values.size not in (6, 9) or not np.isfinite(values).all():
             raise DataError(f"{label}: its stress must be 6 or 9 finite numbers, got {values.size}")
         pressure = -float(values[:3].sum() if values.size == 6 else values[[0, 4, 8]].sum()) / 3.0 * GPA
+    _believable(label, "energy", energy / n, "eV per atom")
+    _believable(label, "pressure", pressure, "GPa")
     return float(n), volume / n, told, kinetic, energy / n, pressure
+
+
+def _believable(label: str, name: str, value: float, unit: str) -> None:
+    """Numbers that no state of matter has are wrong units, or broken frames."""
+    low, high = LIMITS[name]
+    if math.isfinite(value) and not low <= value <= high:
+        raise DataError(
+            f"{label}: its {name} is {value:.6g} {unit}, which cannot be; is the frame broken, or the unit?"
+        )
 
 
 def _number(label: str, value: Any, name: str) -> float:
     """A number that a frame may have: NaN if it has none."""
     if value is None:
         return math.nan
+    if isinstance(value, bool | np.bool_):
+        raise DataError(f"{label}: its {name} is no number: {value!r}")
     try:
         number = float(value)
     except (TypeError, ValueError):

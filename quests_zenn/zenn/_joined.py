@@ -77,6 +77,7 @@ def join(models: Sequence[ZENN], coherence: float = 1.0) -> ZENN:
     ranges = np.array([model.x_range_[0] for model in models])
     joined.x_range_ = np.array([[ranges[:, 0].min(), ranges[:, 1].max()]])
     joined.T_range_ = np.array([min(m.T_range_[0] for m in models), max(m.T_range_[1] for m in models)])
+    joined.ranges_ = [(model.x_range_, model.T_range_) for model in models]
     joined.known_ = frozenset.intersection(*(model.known_ for model in models))
     joined.relative_to_ = first.relative_to_
     joined.report_ = {

@@ -488,6 +488,7 @@ class FreeEnergyModel(BaseEstimator):
         self.z_ = trained.z
         self.shift_ = shift
         self.entropy_shift_ = np.zeros(len(trained.z))
+        self.ranges_: list[tuple[FloatArray, FloatArray]] = []
         self.seed_ = seed
         self.noise_ = dict(trained.noise)
         self.n_members_ = len(trained.z)
@@ -790,9 +791,11 @@ class FreeEnergyModel(BaseEstimator):
         points, heat, _ = self._points(x, kelvin)
         if len(points) != 1:
             raise ValueError("a reference is one state")
-        self.entropy_shift_ = self.entropy_shift_ + self._derivatives(points, heat, [self._order(T=1)])[
-            self._order(T=1)
-        ].reshape(-1)
+        heat_order = self._order(T=1)
+        shift = self._derivatives(points, heat, [heat_order])[heat_order].reshape(-1)
+        if not np.isfinite(shift).all():
+            raise ValueError(f"S is not finite at x = {points[0]}, T = {kelvin:g} K; choose a reference near the data")
+        self.entropy_shift_ = self.entropy_shift_ + shift
         where = ", ".join(f"{value:g}" for value in points[0]) + (" Å3" if self.coordinate == "volume" else "")
         self.relative_to_ = f"U as given; S up to S0 (S at {where} and {kelvin:g} K), F up to -S0 T"
         return self
@@ -813,12 +816,16 @@ class FreeEnergyModel(BaseEstimator):
         return self._outside(points, heat).reshape(shape)
 
     def _outside(self, points: FloatArray, T: FloatArray) -> npt.NDArray[np.bool_]:
-        low, high = self.x_range_[:, 0], self.x_range_[:, 1]
-        # a grid made anew may miss its own end by a rounding
-        slack = 1e-9 * np.maximum(high - low, np.abs(high))
-        outside = ((points < low - slack) | (points > high + slack)).any(1)
-        T_slack = 1e-9 * self.T_range_[1]
-        return outside | (self.T_range_[0] - T_slack > T) | (self.T_range_[1] + T_slack < T)
+        outside = np.ones(len(points), bool)
+        # phases that were fitted on their own each know their own states
+        for x_range, T_range in self.ranges_ or [(self.x_range_, self.T_range_)]:
+            low, high = x_range[:, 0], x_range[:, 1]
+            # a grid made anew may miss its own end by a rounding
+            slack = 1e-9 * np.maximum(high - low, np.abs(high))
+            beyond = ((points < low - slack) | (points > high + slack)).any(1)
+            T_slack = 1e-9 * T_range[1]
+            outside &= beyond | (T_range[0] - T_slack > T) | (T_range[1] + T_slack < T)
+        return outside
 
     def _warn_outside(self, points: FloatArray, T: FloatArray) -> None:
         count = int(self._outside(points, T).sum())
@@ -986,6 +993,7 @@ class FreeEnergyModel(BaseEstimator):
             "noise": self.noise_,
             "x_range": self.x_range_,
             "T_range": self.T_range_,
+            "ranges": [[x_range, T_range] for x_range, T_range in self.ranges_],
             "known": sorted(self.known_),
             "relative_to": self.relative_to_,
             "report": self.report_,
@@ -1053,6 +1061,8 @@ class FreeEnergyModel(BaseEstimator):
         model.z_ = z
         model.shift_ = finite(document["shift"], "shift")
         shifts = document.get("entropy_shift", [0.0] * len(z))  # models of before reference states have none
+        if not isinstance(shifts, list) or any(isinstance(value, bool | str) for value in shifts):
+            raise ValueError("entropy_shift must be a list of numbers")
         model.entropy_shift_ = np.array([finite(value, "entropy_shift") for value in shifts])
         if len(model.entropy_shift_) != len(z):
             raise ValueError("shifts of entropies do not fit")
@@ -1064,6 +1074,12 @@ class FreeEnergyModel(BaseEstimator):
         model.x_range_ = np.array(document["x_range"], dtype=np.float64)
         model.T_range_ = np.array(document["T_range"], dtype=np.float64)
         if model.x_range_.shape != (model.n_features_in_, 2) or model.T_range_.shape != (2,) or len(z) < 1:
+            raise ValueError("ranges do not fit")
+        model.ranges_ = [
+            (np.array(x_range, np.float64).reshape(-1, 2), np.array(T_range, np.float64).reshape(2))
+            for x_range, T_range in document.get("ranges", [])
+        ]
+        if any(len(x_range) != model.n_features_in_ for x_range, _ in model.ranges_):
             raise ValueError("ranges do not fit")
         model.known_ = frozenset(document["known"])
         if not model.known_ <= {"F", "S", "U", "C_V", "P", "B", "mu"} or not model.known_:

@@ -98,9 +98,16 @@ def test_from_frames_to_a_state(here: Path) -> None:
     assert found["link"]["c"] > 0.0
     assert len(found["next"]) == 1
     header = Path("states.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
-    assert {"volume_A3", "temperature_K", "H_nats", "weight", "fit_free_energy_eV", "fit_free_energy_std_eV"} <= set(
-        header
-    )
+    assert {
+        "volume_A3",
+        "temperature_K",
+        "H_nats",
+        "dH_nats",
+        "dH_of_novel_nats",
+        "weight",
+        "fit_free_energy_eV",
+        "fit_free_energy_std_eV",
+    } <= set(header)
 
     out, _ = commands.run("thermo", "model", "--state", "11.6,450", "--json", "s.json")
     (state,) = json.loads(Path("s.json").read_text(encoding="utf-8"))["states"]
@@ -144,6 +151,12 @@ def test_weights_from_a_table_and_from_scores(here: Path) -> None:
     run(*names, "-o", "b", "--weights", "states.csv", "--json", "b.json", *SMALL)
     found = json.loads(Path("b.json").read_text(encoding="utf-8"))
     np.testing.assert_allclose([row["weight"] for row in found["states"]], weights)
+    # structures in their own order, though many are at one state
+    run(*names, "-o", "d", "--rows", "structures", "--weights", "density", "--table", "rows.csv", *SMALL)
+    run(*names, "-o", "e", "--rows", "structures", "--weights", "rows.csv", "--json", "e.json", *SMALL)
+    rows = [float(line.split(",")[-9]) for line in Path("rows.csv").read_text(encoding="utf-8").splitlines()[1:]]
+    found = json.loads(Path("e.json").read_text(encoding="utf-8"))
+    np.testing.assert_allclose([row["weight"] for row in found["states"]], rows)
     Path("short.csv").write_text("weight\n1\n2\n", encoding="utf-8")
     _, err = run(*names, "-o", "c", "--weights", "short.csv", *SMALL, status=1)
     assert "holds 2 weights for 9 states" in err
@@ -243,3 +256,103 @@ def test_frames_without_energy_or_stress(here: Path) -> None:
     write("one.xyz", frames, format="extxyz")
     _, err = run("one.xyz", "-o", "m", *SMALL, status=1)
     assert "one.xyz, frame 5: has no energy, which other frames of its file have" in err
+
+
+def changed(folder: Path, number: int, name: str = "odd.xyz", **changes: Any) -> str:
+    """A run of which one frame is changed."""
+    from ase.io import read
+
+    frames = read(runs(folder, n=4)[0], ":")
+    atoms = frames[number]
+    found = dict(atoms.calc.results)
+    if "scale" in changes:
+        atoms.set_cell(atoms.cell * changes.pop("scale"), scale_atoms=True)
+    atoms.info.update(changes.pop("info", {}))
+    atoms.calc = SinglePointCalculator(atoms, **{**found, **changes})
+    write(folder / name, frames, format="extxyz")
+    return name
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"energy": 1e30}, "odd.xyz, frame 5: its energy is .* which cannot be"),
+        ({"stress": np.full(6, 1e20)}, "odd.xyz, frame 5: its pressure is .* which cannot be"),
+        ({"scale": 1e10}, "odd.xyz, frame 5: its volume is .* which cannot be"),
+        ({"scale": 1e-3}, "odd.xyz, frame 5: its volume is .* which cannot be"),
+        ({"info": {"temperature": 1e-300}}, "odd.xyz, frame 5: its temperature is .* which cannot be"),
+        ({"info": {"temperature": True}}, "odd.xyz, frame 5: its temperature is no number"),
+        ({"info": {"temperature": -4.0}}, "odd.xyz, frame 5: its temperature is -4 K"),
+    ],
+)
+def test_one_broken_frame_is_named(here: Path, changes: dict[str, Any], sentence: str) -> None:
+    name = changed(here, 5, **changes)
+    _, err = run(name, "-o", "m", *SMALL, status=1)
+    assert re.search(sentence, err), err
+    assert len(err.splitlines()) == 1
+    assert not Path("m").exists()
+
+
+def bare(name: str, key: str) -> str:
+    """Frames without energies, or without stresses."""
+    from ase.io import read
+
+    frames = read(name, ":")
+    for atoms in frames:
+        kept = {other: value for other, value in atoms.calc.results.items() if other in ("energy", "stress")}
+        del kept[key]
+        atoms.calc = SinglePointCalculator(atoms, **kept)
+    write(f"no_{key}_{name}", frames, format="extxyz")
+    return f"no_{key}_{name}"
+
+
+@pytest.mark.parametrize(("key", "left"), [("stress", "U"), ("energy", "P")])
+def test_energies_or_pressures_alone(here: Path, key: str, left: str) -> None:
+    names = [bare(Path(name).name, key) for name in runs(here, n=8)]
+    run(*names, "-o", "m", "--json", "m.json", *SMALL)
+    assert list(json.loads(Path("m.json").read_text(encoding="utf-8"))["targets"]) == [left]
+    for option in (["--entropy-target"], ["--reference", "11.8,300"], ["--slope", "1"]):
+        _, err = run(*names, "-o", "n", *option, *SMALL, status=1)
+        assert "needs energies and pressures" in err
+    if key == "energy":
+        _, err = run(*names, "-o", "n", "--energy-key", "Z", *SMALL, status=1)
+        assert "has no Z, nor has any other frame" in err
+
+
+def test_a_reference_far_away_and_absurd_slopes(here: Path) -> None:
+    names = [Path(name).name for name in runs(here, n=8)]
+    for place in ("1e9,1e9", "1e-9,1e-9", "11.8,1e5"):
+        _, err = run(*names, "-o", "m", "--reference", place, *SMALL, status=1)
+        assert "is far from all states" in err
+    _, err = run(*names, "-o", "m", "--slope", "1e300", *SMALL, status=1)
+    assert "c must lie between" in err
+    assert not Path("m").exists()
+
+
+def test_a_bandwidth_at_which_H_says_nothing(here: Path) -> None:
+    names = [Path(name).name for name in runs(here, n=8)]
+    narrow = ("--members", "2", "--jobs", "1", "--bandwidth", "0.0001")
+    out, _ = run(*names, "-o", "m", *narrow)
+    assert "link          none: H is the same in all states" in out
+    _, err = run(*names, "-o", "n", "--entropy-target", *narrow, status=1)
+    assert "try another bandwidth" in err
+
+
+def test_files_named_twice(here: Path) -> None:
+    names = [Path(name).name for name in runs(here, n=8)]
+    _, err = run(*names, f"./{names[0]}", "-o", "m", *SMALL)
+    assert "24 frames have the volume, energy and stress of another one" in err
+
+
+def test_what_is_worth_a_warning(here: Path) -> None:
+    names = [Path(name).name for name in runs(here)]
+    _, err = run(*names, "-o", "m", "--configurations", "2", *SMALL)
+    assert re.search(r"one phase explains the frames \(left over 0\.\d+ of their scatter\); 2 were asked for", err)
+    lines = ["volume_A3,temperature_K,weight"]
+    lines += [f"{V},{T},{100.0 if (V, T) == (11.8, 600) else 1.0}" for V in (11.4, 11.8, 12.2) for T in (300, 600, 900)]
+    Path("w.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _, err = run(*names, "-o", "w", "--weights", "w.csv", *SMALL)
+    assert re.search(r"few rows rule: weights are worth 1\.2 of 9 rows", err)
+    Path("w.csv").write_text("\n".join([*lines, "11.8,600,7"]) + "\n", encoding="utf-8")
+    _, err = run(*names, "-o", "x", "--weights", "w.csv", *SMALL, status=1)
+    assert "has several weights for V = 11.8 Å3, T = 600 K" in err

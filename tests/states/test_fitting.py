@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from quests_zenn._core.checks import DataError
+from quests_zenn.states import coexistence
 from quests_zenn.states.entropies import StateEntropies
 from quests_zenn.states.fitting import fit_states, link_entropy, state_weights
 from quests_zenn.states.grouping import State
@@ -145,6 +147,45 @@ def test_phases_need_entropies_and_states_of_their_own() -> None:
     few = [state for state in of if not state.phase or state.volume == 12.4]
     with pytest.raises(DataError, match=r"phase 1 .* have one volume, 12.4 Å3 per atom"):
         fit_states(few, entropies=H)
+
+
+def test_a_known_transition_needs_no_link() -> None:
+    pytest.importorskip("torch")
+    of, H = two_phases(0.8, -2.0)
+    T = 800.0
+    # G of both at 1 GPa from the known surfaces would do as well; here any state will: it is taken at its word
+    fit = fit_states(of, entropies=H, equal_at=(1.0, T))
+    line = coexistence(*fit.phase_models, [T])
+    assert line.pressure[0] == pytest.approx(1.0, abs=1e-6)
+    assert line.pressure_std[0] < 1e-6
+    assert fit.link is not None
+    gap = fit.link.s0_of_phases[1] - fit.link.s0_of_phases[0]
+    assert abs(gap) > 0.1  # what H does not know
+    assert fit_states(of, equal_at=(1.0, T)).link is None
+    with pytest.raises(ValueError, match="compares two phases, and there is one"):
+        fit_states(states(), equal_at=(1.0, T))
+    with pytest.raises(DataError, match="phase 0 is not stable at 300 GPa and 800 K"):
+        fit_states(of, equal_at=(300.0, T))
+    with pytest.raises(ValueError, match="both say what S of a phase is"):
+        fit_states(of, entropies=H, equal_at=(1.0, T), entropy_as_target=True)
+
+
+def test_phases_need_energies_and_pressures() -> None:
+    pytest.importorskip("torch")
+    of, H = two_phases(0.8, -2.0)
+    bare = [replace(state, internal_energy=np.nan, internal_energy_error=np.nan) for state in of]
+    with pytest.raises(DataError, match="need energies and pressures"):
+        fit_states(bare, entropies=H)
+    one = fit_states([replace(s, internal_energy=np.nan, internal_energy_error=np.nan) for s in states()])
+    assert set(one.targets) == {"P"}
+    assert "S" not in one.model.known_
+
+
+def test_errors_of_H_do_not_rule_the_link() -> None:
+    T = np.array([100.0, 300.0, 600.0, 1200.0])
+    H, S = np.array([0.06, 0.18, 0.36, 0.69]), 3.0 * np.log(T)
+    found = [link_entropy(H, T, S, np.array(e)).c for e in ([0.003] * 4, [0.0005, 0.002, 0.004, 0.008])]
+    assert found[1] == pytest.approx(found[0], rel=0.02)  # the surrogate fails by far more than either
 
 
 def test_where_S_is_zero() -> None:

@@ -89,6 +89,7 @@ def test_phases_that_never_meet() -> None:
     line = coexistence(*fit.phase_models, [600.0])
     assert isinstance(line, Coexistence)
     assert np.isnan(line.pressure).all()
+    assert line.share_of_members.tolist() == [0.0]
     assert np.isnan(line.volumes).all()
     with pytest.raises(ValueError, match="must be positive"):
         coexistence(*fit.phase_models, [-1.0])

@@ -111,7 +111,7 @@ def by_hand(design: Design, z: torch.Tensor, shift: float = 0.0) -> Any:
     model = kind(coordinate=design.coordinate, n_members=len(z), n_atoms=design.n_atoms, n_jobs=1, **more)
     centre, scale = np.asarray(design.x_centre), np.asarray(design.x_scale)
     model.design_, model.z_, model.shift_, model.seed_ = design, z, shift, 0
-    model.entropy_shift_ = np.zeros(len(z))
+    model.entropy_shift_, model.ranges_ = np.zeros(len(z)), []
     model.n_members_, model.n_features_in_, model.n_parameters_ = len(z), design.n_inputs, design.n_parameters
     model.x_range_ = np.stack([centre - scale, centre + scale], axis=1)
     model.T_range_ = np.array([design.T_centre - design.T_scale, design.T_centre + design.T_scale])

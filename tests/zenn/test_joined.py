@@ -55,6 +55,10 @@ def test_configurations_of_a_joined_model_are_the_models(pair: tuple[ZENN, ZENN]
     np.testing.assert_allclose(both.derivatives(V, T, [(0, 0)], members=True)[0, 0][0], by_hand, atol=1e-12)
     assert F.shape == (3, 2)
     assert both.x_range_.tolist() == [[11.4, 13.9]]
+    # where neither phase was seen is beyond both
+    other = model(seed=1, V0=13.0, E0=-3.4, theta=200.0, low=13.0, high=13.9)
+    apart = join([pair[0], other])
+    assert apart.extrapolates([11.5, 12.8, 13.5, 14.5], 600.0).tolist() == [False, True, False, True]
 
 
 def test_reference_states_shift_entropies_and_nothing_else(pair: tuple[ZENN, ZENN], tmp_path) -> None:
