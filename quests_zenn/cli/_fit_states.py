@@ -123,7 +123,7 @@ class StatesRun:
             return None
         if not os.path.exists(name):
             raise DataError(f"--weights {name}: is none of {', '.join(KINDS)}, and no file")
-        table = read_table(name)
+        table = _listed(name) or read_table(name)
         if "weight" not in table.names:
             raise DataError(f"{name}: has no column weight; its columns are {', '.join(table.names)}")
         bad = np.flatnonzero(~(table.column("weight") > 0.0) | ~np.isfinite(table.column("weight")))
@@ -262,7 +262,6 @@ class StatesRun:
             return
         compared = self.n_phases > 1 and self.options["equal_at"] is None
         needed = self.options["entropy_target"] or compared or self.options["slope"] is not None
-        needed = needed or self.options["weights"] in ("density", "novelty")
         try:
             self.entropies = state_entropies(
                 self.states, self.options["bandwidth"], n_environments=self.options["environments"],
@@ -288,9 +287,8 @@ class StatesRun:
             return self._weights_of(table)
         if kind == "uniform":
             return np.ones(len(self.states))
-        if not self.several:
+        if self.entropies is None:
             return structure_weights(self.states, kind, options["bandwidth"], **self._descriptors)
-        assert self.entropies is not None
         return state_weights(self.entropies, kind, scores=self.scores)
 
     def _weights_of(self, table: Table) -> FloatArray:
@@ -629,6 +627,17 @@ class StatesRun:
             coexistence=line, title=stem(self.names[0]) + (" ..." if len(self.names) > 1 else ""),
             overwrite=self.options["overwrite"],
         )  # fmt: skip
+
+
+def _listed(name: str) -> Table | None:
+    """A file of nothing but numbers, one in each line, as a table of weights."""
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+        numbers = [float(line) for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError):
+        return None  # a table with a header, then, or nothing that can be read
+    lines = np.flatnonzero([bool(line.strip()) for line in text.splitlines()]) + 1
+    return Table(Path(name), ("weight",), {"weight": np.array(numbers)}, lines) if numbers else None
 
 
 def _span(ends: list[float], form: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import DataError, bandwidth, one_of, whole_number
+from quests_zenn._core.checks import DataError, DataWarning, bandwidth, one_of, whole_number
 from quests_zenn.descriptors.environments import DEFAULT_CUTOFF, DEFAULT_K
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, block_error, entropy, time_blocks
 from quests_zenn.sampling.weights import DEFAULT_CLIP, KINDS, group_scores, row_weights
@@ -100,20 +101,34 @@ def state_entropies(
     Raises
     ------
     DataError
-        If a state has fewer than four decorrelated frames, or fewer environments than asked for.
+        If a state has fewer than four frames, or fewer environments than asked for.
+
+    Warns
+    -----
+    DataWarning
+        If a state has fewer than four decorrelated frames: more are taken then.
     """
     width = bandwidth(h)
     if not states:
         raise DataError("there are no states")
-    strides = np.array([max(1, math.ceil(2.0 * state.correlation_time)) for state in states])
+    strides = np.array([_stride(state) for state in states])
     taken = [_spaced(state, int(stride)) for state, stride in zip(states, strides, strict=True)]
     counts = np.array([sum(len(rows) for rows in parts) for parts in taken])
-    for state, count, stride in zip(states, counts, strides, strict=True):
+    for state, count in zip(states, counts, strict=True):
         if count < LEAST_FRAMES:
             raise DataError(
-                f"the state {name_of(state)} has {count} frame{'' if count == 1 else 's'} that do not remember each "
-                f"other (one in {stride}, of {state.n_frames}); an entropy needs {LEAST_FRAMES} or more: run it longer"
+                f"the state {name_of(state)} has {count} frame{'' if count == 1 else 's'}; an entropy needs "
+                f"{LEAST_FRAMES} or more"
             )
+    hasty = [state for state, stride in zip(states, strides, strict=True) if stride < _wanted(state)]
+    if hasty:
+        warnings.warn(
+            f"{len(hasty)} of {len(states)} states have fewer than {LEAST_FRAMES} frames that do not remember each "
+            f"other ({name_of(hasty[0])}: correlation time {hasty[0].correlation_time:.3g} of {hasty[0].n_frames} "
+            "frames), and give H from frames that do; H and its error are too small there: run them longer",
+            DataWarning,
+            stacklevel=2,
+        )
     there = [
         sum(int(samples.n_atoms[rows].sum()) for (samples, _), rows in zip(state.parts, parts, strict=True))
         for state, parts in zip(states, taken, strict=True)
@@ -176,22 +191,34 @@ def structure_weights(
     clip: tuple[float, float] = DEFAULT_CLIP,
     jobs: int | None = None,
 ) -> FloatArray:
-    """Weights (S,) of single structures, see `single_states`, from all environments of each; see `row_weights`."""
+    """Weights (S,) of single structures, see `single_states`, or of short states, from all their environments; see
+    `row_weights`. Of many environments, evenly spaced ones are scored, 60,000 in all."""
     one_of(kind, "kind", KINDS)
     if not states:
         raise DataError("there are no structures")
     if kind == "uniform":
         return np.ones(len(states))
-    found: list[Any] = [None] * len(states)
+    parts: list[list[Any]] = [[] for _ in states]
     for s, _, _, x in described(
         states, [[rows for _, rows in state.parts] for state in states], Settings(k, cutoff, species, jobs)
     ):
-        found[s] = x
+        parts[s].append(x)
+    found = [np.concatenate(of) for of in parts]
     step = max(1, math.ceil(sum(len(x) for x in found) / MOST_SCORED))
     found = [x[::step] for x in found]
     groups = np.repeat(np.arange(len(states)), [len(x) for x in found])
     scores = group_scores(np.concatenate(found), groups, bandwidth(h), jobs=jobs)
     return row_weights(scores.density if kind == "density" else scores.novel, kind, clip=clip)
+
+
+def _stride(state: State) -> int:
+    """Two correlation times, or less where a state would have too few frames."""
+    return max(1, min(_wanted(state), state.n_frames // LEAST_FRAMES))
+
+
+def _wanted(state: State) -> int:
+    """Frames between those that do not remember each other."""
+    return max(1, math.ceil(2.0 * state.correlation_time))
 
 
 def _enough(state: State, parts: list[IntArray], n: int) -> list[IntArray]:

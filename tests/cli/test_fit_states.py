@@ -157,6 +157,10 @@ def test_weights_from_a_table_and_from_scores(here: Path) -> None:
     rows = [float(line.split(",")[-9]) for line in Path("rows.csv").read_text(encoding="utf-8").splitlines()[1:]]
     found = json.loads(Path("e.json").read_text(encoding="utf-8"))
     np.testing.assert_allclose([row["weight"] for row in found["states"]], rows)
+    Path("plain.txt").write_text("\n".join(map(str, weights)), encoding="utf-8")
+    run(*names, "-o", "f", "--weights", "plain.txt", "--json", "f.json", *SMALL)
+    found = json.loads(Path("f.json").read_text(encoding="utf-8"))
+    np.testing.assert_allclose([row["weight"] for row in found["states"]], weights)
     Path("short.csv").write_text("weight\n1\n2\n", encoding="utf-8")
     _, err = run(*names, "-o", "c", "--weights", "short.csv", *SMALL, status=1)
     assert "holds 2 weights for 9 states" in err
@@ -192,18 +196,16 @@ def test_entropies_as_targets_and_a_slope_that_is_held(here: Path) -> None:
     assert "12 Å3 and 500 K" in out
 
 
-def short(names: list[str]) -> list[str]:
-    """States of three frames: too few for entropies."""
-    return [f"{name}@::6" for name in names]
-
-
 def test_short_states_do_without_entropies(here: Path) -> None:
-    names = short([Path(name).name for name in runs(here)])
+    names = [f"{Path(name).name}@::6" for name in runs(here)]  # three frames of each state
     out, err = run(*names, "-o", "m", *SMALL)
     assert "warning: no information entropies: the state" in err
     assert "link" not in out
-    _, err = run(*names, "-o", "n", "--weights", "novelty", *SMALL, status=1)
-    assert "frames that do not remember each other" in err
+    run(*names, "-o", "n", "--weights", "density", "--json", "n.json", *SMALL)
+    found = json.loads(Path("n.json").read_text(encoding="utf-8"))
+    assert np.std([row["weight"] for row in found["states"]]) > 0.0
+    _, err = run(*names, "-o", "p", "--entropy-target", *SMALL, status=1)
+    assert "has 3 frames; an entropy needs 4 or more" in err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 
-from quests_zenn._core.checks import DataError
+from quests_zenn._core.checks import DataError, DataWarning
 from quests_zenn.entropy import entropy
 from quests_zenn.states import group_states, read_samples
 from quests_zenn.states.entropies import state_entropies
@@ -50,10 +51,20 @@ def test_a_crystal_at_rest_has_none(tmp_path: Path) -> None:
 
 def test_too_few_frames_or_environments(tmp_path: Path) -> None:
     states = group_states([read_samples(trajectory(tmp_path, 300.0, 3, 0.02))])
-    with pytest.raises(DataError, match=r"V = 11.66 Å3, T = 300 K has 3 frames that do not remember each other"):
+    with pytest.raises(DataError, match=r"V = 11.66 Å3, T = 300 K has 3 frames; an entropy needs 4 or more"):
         state_entropies(states)
     states = group_states([read_samples(trajectory(tmp_path, 300.0, 4, 0.02, repeat=2))])
     with pytest.raises(DataError, match="has 128 environments, fewer than the 200 asked for"):
         state_entropies(states, n_environments=200)
     with pytest.raises(DataError, match="no states"):
         state_entropies([])
+
+
+def test_frames_that_remember_each_other_are_told(tmp_path: Path) -> None:
+    (state,) = group_states([read_samples(trajectory(tmp_path, 300.0, 12, 0.02))])
+    slow = replace(state, correlation_time=5.0)
+    with pytest.warns(DataWarning, match=r"1 of 1 states have fewer than 4 frames .* correlation time 5 of 12 frames"):
+        found = state_entropies([slow])
+    assert found.n_frames[0] == 4
+    assert found.stride[0] == 3
+    assert state_entropies([replace(state, correlation_time=1.4)]).stride[0] == 3
