@@ -46,6 +46,7 @@ def test_every_script_is_judged() -> None:
     assert [path.stem for path in SCRIPTS] == list(FOUND)
 
 
+@pytest.mark.slow  # building the pages runs them as well
 @pytest.mark.extra
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_script(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

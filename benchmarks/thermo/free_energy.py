@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from entropy import BOLTZMANN, FIGURES, GPA, RESULTS, Row, states_of, table, thermodynamics, write
+from entropies import BOLTZMANN, FIGURES, GPA, RESULTS, Row, states_of, table, thermodynamics, write
 from simulate import CACHE, METALS, STRAINS, TEMPERATURES
 
 from quests_zenn.descriptors import describe

@@ -108,7 +108,7 @@ def two_phases(c: float, s0: float, noise: float = 0.0) -> tuple[list[State], St
     return made, StateEntropies(H, np.full(n, max(noise, 1e-3)), 1000, np.ones(n, int), np.full(n, 10), 0.015, [])
 
 
-@pytest.mark.parametrize("target", [False, True])
+@pytest.mark.parametrize("target", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_phases_are_compared_by_their_information_entropies(target: bool) -> None:
     pytest.importorskip("torch")
     of, H = two_phases(0.8, -2.0)

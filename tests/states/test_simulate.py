@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import ModuleType
 
@@ -72,10 +71,10 @@ def test_a_run_is_kept_and_cold_crystals_are_harmonic(
 
 @pytest.mark.extra
 def test_modes_of_the_supercell(simulate: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    import entropy
+    import entropies
 
     monkeypatch.setitem(simulate.METALS, "copper", simulate.Metal(*vars_of(simulate, "copper"), cells=2))
-    static_energy, pressure, omega, n = entropy.modes("copper", 11.81)
+    static_energy, pressure, omega, n = entropies.modes("copper", 11.81)
     assert (n, len(omega)) == (32, 93)
     assert pressure == pytest.approx(-GPA * static(simulate, "copper", 11.81)[1][:3].mean())
     assert static_energy == pytest.approx(static(simulate, "copper", 11.81)[0])
@@ -90,20 +89,9 @@ def test_modes_of_the_supercell(simulate: ModuleType, monkeypatch: pytest.Monkey
             energies.append(simulate.now(lmp)[0])
     mean_square = float((omega**2).sum()) / 96.0  # trace of the Hessian by coordinate, over the mass
     curvature = 2.0 * (energies[1] - energies[0]) / 0.02**2
-    assert mean_square * 63.546 / entropy.OMEGA**2 == pytest.approx(curvature, rel=0.01)
+    assert mean_square * 63.546 / entropies.OMEGA**2 == pytest.approx(curvature, rel=0.01)
 
 
 def vars_of(simulate: ModuleType, metal: str) -> list[object]:
     what = simulate.METALS[metal]
     return [what.symbol, what.potential, what.style, what.lattice, what.mass, what.volume]
-
-
-@pytest.mark.parametrize("name", ["entropy", "free_energy"])
-def test_tables_are_those_of_the_figures(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = BENCHMARKS / "results"
-    if not (results / f"thermo_{name}.json").exists():
-        pytest.skip("no results are stored")
-    monkeypatch.syspath_prepend(str(BENCHMARKS / "thermo"))
-    module = __import__(name)
-    content = json.loads((results / f"thermo_{name}.json").read_text(encoding="utf-8"))
-    assert module.markdown(content) == (results / f"thermo_{name}.md").read_text(encoding="utf-8")

@@ -1,11 +1,11 @@
 """Information entropy against thermodynamic entropy: solids on a grid of volumes and temperatures.
 
-    python benchmarks/thermo/entropy.py                     # runs what is not in the cache; writes
-                                                            # benchmarks/results/thermo_entropy.json and .md, and
-                                                            # docs/figures/thermo_entropy.png
-    python benchmarks/thermo/entropy.py --metals copper     # one metal; the others stay as they were
-    python benchmarks/thermo/entropy.py --report            # nothing is run: tables and figure from what is stored
-    python benchmarks/thermo/entropy.py --fresh             # forget what is stored, but not the trajectories
+    python benchmarks/thermo/entropies.py                     # runs what is not in the cache; writes
+                                                            # benchmarks/results/thermo_entropies.json and .md, and
+                                                            # docs/figures/thermo_entropies.png
+    python benchmarks/thermo/entropies.py --metals copper     # one metal; the others stay as they were
+    python benchmarks/thermo/entropies.py --report            # nothing is run: tables and figure from what is stored
+    python benchmarks/thermo/entropies.py --fresh             # forget what is stored, but not the trajectories
 
 Thermodynamic entropies know nothing of environments: harmonic modes of the same supercell at each volume, then an
 integral over what the heat capacity of the dynamics has beyond them. Information entropies are those of
@@ -582,7 +582,7 @@ def figure(content: Row, folder: Path) -> None:
         last.axhline(1.0, color="0.8", lw=0.8, zorder=0)
         last.legend(fontsize=7, frameon=False)
     folder.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(folder / "thermo_entropy.png", dpi=130)
+    drawing.savefig(folder / "thermo_entropies.png", dpi=130)
     plt.close(drawing)
 
 
@@ -626,7 +626,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for all results, in place of benchmarks/ and docs/")
     options = parser.parse_args()
     folder, pictures = options.output or RESULTS, options.output or FIGURES
-    path = folder / "thermo_entropy.json"
+    path = folder / "thermo_entropies.json"
     content = load(path)
     for metal in () if options.report else options.metals:
         part: Row = {} if options.fresh else content["metals"].get(metal, {})
@@ -648,7 +648,7 @@ def main() -> None:
         for row in part.get("calphy", []):
             row["ours"] = absolute(metal, part["states"], row["V"], row["T"])
         write(path, json.dumps(content, indent=1))
-    write(folder / "thermo_entropy.md", text := markdown(content))
+    write(folder / "thermo_entropies.md", text := markdown(content))
     figure(content, pictures)
     print(text)
 
