@@ -268,6 +268,11 @@ class StatesRun:
                 **self._descriptors, random_state=self.options["seed"],
             )  # fmt: skip
         except DataError as error:
+            if compared:
+                raise DataError(
+                    f"{self.n_phases} phases were found, which entropies compare, but {error}; --configurations 1 "
+                    "makes one of them"
+                ) from error
             if needed or self.options["environments"] is not None:
                 raise
             if not self.quiet:

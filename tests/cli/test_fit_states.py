@@ -135,6 +135,10 @@ def test_two_crystals_are_two_phases(here: Path) -> None:
     assert len(found["phases"]) == 2
     assert "phase" in out
     assert len(found["coexistence"]) == 1
+    # phases are compared by entropies, which short states do not have
+    _, err = run(*names[:3], *(f"{name}@::4" for name in names[3:]), "-o", "short", *SMALL, status=1)
+    assert "2 phases were found, which entropies compare, but the state V = 12" in err
+    assert "--configurations 1 makes one of them" in err
     # one phase, if it is asked for
     run(*names, "-o", "one", "--configurations", "1", "--json", "one.json", *SMALL)
     assert json.loads(Path("one.json").read_text(encoding="utf-8"))["n_configurations"] == 1
