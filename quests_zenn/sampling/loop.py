@@ -1162,8 +1162,10 @@ def _locked(folder: Path) -> Iterator[None]:
     with open(folder / ".lock", "a", encoding="utf-8") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise DataError(f"{folder}: another process works on this run") from None
+        except OSError:
+            pass  # a file system without locks
         yield
 
 

@@ -304,6 +304,16 @@ def test_only_one_process_at_a_time(tmp_path: Path) -> None:
             learning(folder).run()
 
 
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(stream: Any, how: int) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert learning(tmp_path / "run", stop=8).run().rounds_
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "told"),
     [
