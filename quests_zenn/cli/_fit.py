@@ -109,7 +109,7 @@ class FitRun:
         options["x"] = tuple(name for names in options["x"] for name in names)
         self._check_usage()
         require_torch()
-        self.folder = _folder(options["output"], options["overwrite"])
+        self.folder = model_folder(options["output"], options["overwrite"])
         self.checkpoint = self.folder.with_name(f".{self.folder.name}.checkpoint")
         self._check_outputs()
 
@@ -622,7 +622,7 @@ def committee_told(members: int) -> str:
     return f"committee of {members}{hint}"
 
 
-def _folder(path: str, overwrite: bool) -> Path:
+def model_folder(path: str, overwrite: bool) -> Path:
     """`path`, if a model may be written there."""
     from quests_zenn.zenn._files import check_folder
 

@@ -17,10 +17,10 @@ from quests_zenn.cli import _options, _tell
 from quests_zenn.cli._fit import (
     TOLD,
     Rows,
-    _folder,
     committee_told,
     import_torch,
     isotherms,
+    model_folder,
     quiet_about_ranges,
     require_torch,
     span_told,
@@ -68,7 +68,7 @@ class StatesRun:
         self.several = options["rows"] == "states"
         self._check_usage()
         require_torch()
-        self.folder = _folder(options["output"], options["overwrite"])
+        self.folder = model_folder(options["output"], options["overwrite"])
         self._check_outputs()
         self.weights_table = self._weights_table()
 
@@ -85,8 +85,13 @@ class StatesRun:
                 raise click.UsageError(f"--temperature {name} is given twice")
         if options["equal_at"] and options["entropy_target"]:
             raise click.UsageError("--equal-at and --entropy-target both say what S of a phase is; give one of them")
-        if not self.several and options["entropy_target"]:
-            raise click.UsageError("--entropy-target belongs to --rows states: one structure has no entropy")
+        for option in ("entropy_target", "slope", "environments", "equal_at"):
+            if not self.several and options[option]:
+                raise click.UsageError(
+                    f"--{option.replace('_', '-')} belongs to --rows states: one structure has no entropy, and no phase"
+                )
+        if options["members"] == 1 and options["propose"] > 1:
+            raise click.UsageError("--propose asks where members disagree; give --members 2 or more")
         if not self.several and options["configurations"] not in ("auto", 1):
             raise click.UsageError(
                 "--rows structures has one configuration; phases are compared by entropies, which states have"

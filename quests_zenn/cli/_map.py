@@ -24,6 +24,8 @@ from quests_zenn.entropy.coordinates import MapCoordinates, map_coordinates
 from quests_zenn.io import chemiscope
 from quests_zenn.io.frames import read_atoms, stem
 from quests_zenn.io.outputs import check_output, frame_mark
+from quests_zenn.io.plots_map import plot_map
+from quests_zenn.io.tables import write_table
 
 #: Endings of data sets of chemiscope, and of tables.
 DATASET = (".json", ".json.gz")
@@ -285,7 +287,7 @@ class _Map:
         if errors.any():
             columns["dH_error"] = errors
         columns |= dict(zip(self.axes, self.coordinates.values.T, strict=True))
-        chemiscope.write_columns(self.options["output"], columns, self.options["overwrite"])
+        write_table(self.options["output"], columns, self.options["overwrite"])
 
     def _write_dataset(self) -> None:
         source, options, drawn = self.source, self.options, self.drawn
@@ -456,7 +458,7 @@ class _Map:
             labels = [f"{name}, 1/Å ({share:.0%} of the variance)" for name, share in zip(labels, shares, strict=False)]
         what, classes, names = self._classes()
         short = "the reference" if self.options["reference"] else "all of the run"
-        chemiscope.plot_map(
+        plot_map(
             self.options["plot_file"], coordinates=self.coordinates.values, labels=labels, dh=self.dh,
             colour_range=self.colour_range(), colour_label=f"dH given {short} (nats)", classes=classes, names=names,
             what=what, title=", ".join(map(stem, self.files[:3])), overwrite=self.options["overwrite"],

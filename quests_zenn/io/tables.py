@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -246,7 +247,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
 
 
 def write_table(
-    path: str | os.PathLike[str], columns: Mapping[str, npt.NDArray[np.generic]], overwrite: bool = False
+    path: str | os.PathLike[str], columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]], overwrite: bool = False
 ) -> None:
     """Write columns (n,) as csv that `read_table` reads back to the last bit; NaN is an empty cell, True is 1.
 
@@ -255,14 +256,20 @@ def write_table(
     DataError
         See `quests_zenn.io.outputs.check_output`.
     """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
     cells = [[_cell(value) for value in np.asarray(values).tolist()] for values in columns.values()]
-    text = "".join(",".join(row) + "\n" for row in [tuple(columns), *zip(*cells, strict=True)])
+    writer.writerows(zip(*cells, strict=True))
+    text = stream.getvalue()
     data = text.encode("utf-8")
     with replacing(path, overwrite) as temporary:
         temporary.write_bytes(gzip.compress(data, mtime=0) if os.fspath(path).endswith(".gz") else data)
 
 
-def _cell(value: float | bool | int) -> str:
+def _cell(value: float | bool | int | str) -> str:
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return str(int(value))
     return "" if isinstance(value, float) and math.isnan(value) else repr(value)

@@ -1,12 +1,13 @@
 """Trajectories to thermodynamic states to a fitted free energy, weighted by what their structures say."""
 
 from quests_zenn.states.coexistence import Coexistence, coexistence
-from quests_zenn.states.entropies import StateEntropies, state_entropies, structure_weights
-from quests_zenn.states.fitting import EntropyLink, StatesFit, fit_states, link_entropy, state_scores, state_weights
+from quests_zenn.states.entropies import StateEntropies, state_entropies
+from quests_zenn.states.fitting import EntropyLink, StatesFit, fit_states, link_entropy
 from quests_zenn.states.grouping import State, group_states, single_states
 from quests_zenn.states.phases import Phases, find_phases, phase_shares, phases_told
 from quests_zenn.states.proposing import propose_states
 from quests_zenn.states.samples import Samples, iterate_samples, read_samples
+from quests_zenn.states.weighting import state_scores, state_weights, structure_weights
 
 __all__ = [
     "Coexistence",

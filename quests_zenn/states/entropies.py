@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import DataError, DataWarning, bandwidth, one_of, whole_number
+from quests_zenn._core.checks import DataError, DataWarning, bandwidth, whole_number
 from quests_zenn.descriptors.environments import DEFAULT_CUTOFF, DEFAULT_K
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, block_error, entropy, time_blocks
-from quests_zenn.sampling.weights import DEFAULT_CLIP, KINDS, group_scores, row_weights
 from quests_zenn.states._frames import Settings, described
 from quests_zenn.states.grouping import State, name_of
 
@@ -23,9 +22,6 @@ IntArray = npt.NDArray[np.int64]
 
 #: Environments of each state, at most: what exact sums do in a second.
 MOST = 20_000
-
-#: Environments of all states that are scored for weights, at most.
-MOST_SCORED = 60_000
 
 #: Frames are taken, evenly, until they have so many times the environments that are drawn.
 SPARE = 4
@@ -178,37 +174,6 @@ def _draw(
             kept[s] = np.empty((n, x.shape[1]), x.dtype)
         kept[s][where], owner[s][where] = x[atoms], f
     return kept, owner
-
-
-def structure_weights(
-    states: Sequence[State],
-    kind: str,
-    h: float = DEFAULT_BANDWIDTH,
-    *,
-    k: int = DEFAULT_K,
-    cutoff: float = DEFAULT_CUTOFF,
-    species: str = "none",
-    clip: tuple[float, float] = DEFAULT_CLIP,
-    jobs: int | None = None,
-) -> FloatArray:
-    """Weights (S,) of single structures, see `single_states`, or of short states, from all their environments; see
-    `row_weights`. Of many environments, evenly spaced ones are scored, 60,000 in all."""
-    one_of(kind, "kind", KINDS)
-    if not states:
-        raise DataError("there are no structures")
-    if kind == "uniform":
-        return np.ones(len(states))
-    parts: list[list[Any]] = [[] for _ in states]
-    for s, _, _, x in described(
-        states, [[rows for _, rows in state.parts] for state in states], Settings(k, cutoff, species, jobs)
-    ):
-        parts[s].append(x)
-    found = [np.concatenate(of) for of in parts]
-    step = max(1, math.ceil(sum(len(x) for x in found) / MOST_SCORED))
-    found = [x[::step] for x in found]
-    groups = np.repeat(np.arange(len(states)), [len(x) for x in found])
-    scores = group_scores(np.concatenate(found), groups, bandwidth(h), jobs=jobs)
-    return row_weights(scores.density if kind == "density" else scores.novel, kind, clip=clip)
 
 
 def _stride(state: State) -> int:

@@ -11,16 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import DataError, finite, one_of, positive
-from quests_zenn.sampling.weights import (
-    DEFAULT_CLIP,
-    KINDS,
-    GroupScores,
-    effective_sample_size,
-    group_scores,
-    row_weights,
-)
-from quests_zenn.states.entropies import MOST_SCORED, StateEntropies
+from quests_zenn._core.checks import DataError, finite, positive
+from quests_zenn.sampling.weights import effective_sample_size
+from quests_zenn.states.entropies import StateEntropies
 from quests_zenn.states.grouping import ALIKE, State, name_of
 from quests_zenn.states.samples import BOLTZMANN
 
@@ -56,7 +49,7 @@ class EntropyLink:
     s0 : float, k_B
         Holds the constant of S that energies and pressures leave open.
     rms, worst : float, k_B per atom
-        What is left over.
+        What is left over, each state counted as one.
     r2 : float
         Share of the variance of S - 3/2 k_B ln T that H explains.
     s0_of_phases : tuple of float
@@ -104,36 +97,6 @@ class StatesFit:
     reference: tuple[float, float]
     phase_models: list[Any]
     targets: dict[str, dict[str, Any]]
-
-
-def state_scores(entropies: StateEntropies, jobs: int | None = None) -> GroupScores:
-    """dH of the environments of each state, given all states and given the others; see `GroupScores`.
-
-    Sums are exact, so that of many states each shows evenly spaced ones of its environments, 60,000 in all.
-    """
-    step = max(1, math.ceil(len(entropies.H) * entropies.n_environments / MOST_SCORED))
-    parts = [x[::step] for x in entropies.environments]
-    groups = np.repeat(np.arange(len(parts)), [len(x) for x in parts])
-    return group_scores(np.concatenate(parts), groups, entropies.bandwidth, jobs=jobs)
-
-
-def state_weights(
-    entropies: StateEntropies,
-    kind: str = "uniform",
-    clip: tuple[float, float] = DEFAULT_CLIP,
-    *,
-    scores: GroupScores | None = None,
-    jobs: int | None = None,
-) -> FloatArray:
-    """Weights (S,) of states from their environments, see `row_weights`. Averages inside a state are not touched.
-
-    `scores` are those of `state_scores`, where they are known already.
-    """
-    one_of(kind, "kind", KINDS)
-    if kind == "uniform":
-        return np.ones(len(entropies.H))
-    found = state_scores(entropies, jobs) if scores is None else scores
-    return row_weights(found.density if kind == "density" else found.novel, kind, clip=clip)
 
 
 def link_entropy(
@@ -189,7 +152,9 @@ def link_entropy(
         w = weights / variance
         found = _fitted_link(H, y, w, members, c)
     slope, constants, rms, left = found
-    spread = math.sqrt(np.average((y - members @ _means(y, w, members)) ** 2, weights=w))
+    # what a reader asks is how far states are off, whatever they count in the fit
+    off = float(np.sqrt(np.mean(left**2)))
+    spread = float(np.sqrt(np.mean((y - members @ _means(y, np.ones(len(y)), members)) ** 2)))
     h = H - members @ _means(H, w, members)
     free = max(len(H) - len(kinds) - (c is None), 1)
     deviation = math.sqrt(np.average(h**2, weights=w) * free)
@@ -197,9 +162,9 @@ def link_entropy(
         slope,
         0.0 if c is not None else rms / deviation if deviation > 0.0 else math.inf,
         float(constants[0]),
-        rms,
+        off,
         float(np.abs(left).max()),
-        1.0 - float(rms / spread) ** 2 if spread > 0.0 else math.nan,
+        1.0 - (off / spread) ** 2 if spread > 0.0 else math.nan,
         tuple(constants.tolist()),
     )
 

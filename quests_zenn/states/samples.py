@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.checks import DataError, one_of, positive
+from quests_zenn._core.checks import DataError, DataWarning, one_of, positive
 from quests_zenn.io.frames import read_atoms, split_index
 
 FloatArray = npt.NDArray[np.float64]
@@ -110,6 +111,12 @@ def read_samples(
     n_atoms, volume, told, kinetic, potential, pressure = np.array(rows).T
     path = split_index(spec)[0]
     found = np.where(np.isnan(told), math.nan if given is None else given, told)
+    if given is not None and not np.isnan(told).any():
+        warnings.warn(
+            f"{path}: its frames say their temperature ({told.min():g} to {told.max():g} K); {given:g} K is not used",
+            DataWarning,
+            stacklevel=2,
+        )
     set_ = np.isfinite(found)
     if not set_.all():
         moving = kinetic[np.isfinite(kinetic)]

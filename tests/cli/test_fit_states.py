@@ -221,6 +221,8 @@ def test_short_states_do_without_entropies(here: Path) -> None:
         (("t.csv", "--weights", "density"), "--weights belongs to frames", 2),
         (("a.xyz", "--rows", "structures", "--entropy-target"), "one structure has no entropy", 2),
         (("a.xyz", "--rows", "structures", "--configurations", "2"), "one configuration", 2),
+        (("a.xyz", "--rows", "structures", "--slope", "1"), "--slope belongs to --rows states", 2),
+        (("a.xyz", "--rows", "structures", "--equal-at", "0,1"), "--equal-at belongs to --rows states", 2),
         (("a.xyz", "--temperature", "a.xyz"), "not of the form FILE=K", 2),
         (("a.xyz", "--temperature", "a.xyz=-3"), "no temperature in K", 2),
         (("a.xyz", "--equal-at", "3"), "not of the form P,T", 2),
@@ -342,6 +344,13 @@ def test_a_bandwidth_at_which_H_says_nothing(here: Path) -> None:
     assert "link          none: H is the same in all states" in out
     _, err = run(*names, "-o", "n", "--entropy-target", *narrow, status=1)
     assert "try another bandwidth" in err
+
+
+def test_a_temperature_that_frames_say_themselves(here: Path) -> None:
+    names = [Path(name).name for name in runs(here, n=8)]
+    out, err = run(*names, "--temperature", f"{names[0]}=5000", "-o", "m", *SMALL)
+    assert "300 to 900 K" in out
+    assert f"{names[0]}: its frames say their temperature (300 to 300 K); 5000 K is not used" in err
 
 
 def test_files_named_twice(here: Path) -> None:

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from quests_zenn._core.checks import DataError, MissingExtraError
-from quests_zenn.io.chemiscope import as_structure, check_chemiscope, plot_map, write_columns, write_dataset
+from quests_zenn.io.chemiscope import as_structure, check_chemiscope, write_dataset
+from quests_zenn.io.plots_map import plot_map
+from quests_zenn.io.tables import write_table
 
 WATER = as_structure(["O", "H", "H"], np.eye(3), np.zeros((3, 3)), np.zeros(3, bool))
 
@@ -98,7 +100,7 @@ def test_columns_are_written_in_full(tmp_path: Path) -> None:
         "x": [0.1, math.nan],
     }
     for name in ("a.csv", "a.csv.gz", "b.csv.gz"):
-        write_columns(tmp_path / name, columns)
+        write_table(tmp_path / name, columns)
     text = (tmp_path / "a.csv").read_text()
     assert text == 'file,n,dH,x\n"a,""b"".xyz",1,0.3333333333333333,0.1\nc,2,inf,\n'
     packed = (tmp_path / "a.csv.gz").read_bytes()

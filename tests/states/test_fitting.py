@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from quests_zenn._core.checks import DataError
-from quests_zenn.states import coexistence
+from quests_zenn.states import coexistence, state_weights
 from quests_zenn.states.entropies import StateEntropies
-from quests_zenn.states.fitting import fit_states, link_entropy, state_weights
+from quests_zenn.states.fitting import fit_states, link_entropy
 from quests_zenn.states.grouping import State
 from quests_zenn.states.samples import BOLTZMANN, GPA
 
@@ -186,6 +186,15 @@ def test_errors_of_H_do_not_rule_the_link() -> None:
     H, S = np.array([0.06, 0.18, 0.36, 0.69]), 3.0 * np.log(T)
     found = [link_entropy(H, T, S, np.array(e)).c for e in ([0.003] * 4, [0.0005, 0.002, 0.004, 0.008])]
     assert found[1] == pytest.approx(found[0], rel=0.02)  # the surrogate fails by far more than either
+
+
+def test_what_a_link_misses_counts_each_state_once() -> None:
+    T = np.array([300.0, 300.0, 300.0, 300.0])
+    H, S = np.array([1.0, 2.0, 3.0, 4.0]), 1.5 * np.log(300.0) + np.array([1.0, 2.0, 3.0, 6.0])
+    found = link_entropy(H, T, S, np.full(4, 1e-3), weights=[1.0, 1.0, 1.0, 1e-6])
+    assert found.c == pytest.approx(1.0, abs=1e-3)  # the last one counts nothing
+    assert found.worst == pytest.approx(2.0, abs=1e-2)
+    assert found.rms == pytest.approx(1.0, abs=1e-2)
 
 
 def test_where_S_is_zero() -> None:
