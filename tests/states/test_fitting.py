@@ -197,6 +197,27 @@ def test_what_a_link_misses_counts_each_state_once() -> None:
     assert found.rms == pytest.approx(1.0, abs=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:residuals of P are")
+def test_errors_that_are_too_small_do_not_make_narrow_bands() -> None:
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(8)
+    of = [replace(s, pressure=s.pressure + 0.3 * rng.normal(), pressure_error=1e-3) for s in states()]
+    fit = fit_states(of)
+    assert fit.targets["P"]["chi2"] > 1e3
+    assert fit.model.pressure(11.8, 600.0, std=True)[1] > 0.02
+
+
+def test_phases_differ_by_what_the_link_may_miss() -> None:
+    pytest.importorskip("torch")
+    of, H = two_phases(0.8, -2.0, noise=0.3)
+    fit = fit_states(of, entropies=replace(H, error=np.full(len(of), 1e-3)))
+    assert fit.link is not None
+    S = [
+        model.derivatives([12.2], [700.0], [(0, 1)], members=True)[0, 1][:, 0] / BOLTZMANN for model in fit.phase_models
+    ]
+    assert np.std(S[1] - S[0], ddof=1) > fit.link.rms
+
+
 def test_where_S_is_zero() -> None:
     pytest.importorskip("torch")
     fit = fit_states(states())

@@ -11,6 +11,7 @@ from ase.io import write
 
 from quests_zenn._core.checks import DataError
 from quests_zenn.states import find_phases, group_states, phase_shares, read_samples, single_states
+from quests_zenn.states.phases import _settled
 from quests_zenn.states.samples import Samples
 
 
@@ -99,3 +100,14 @@ def test_phases_go_with_frames(tmp_path: Path) -> None:
     samples = [file_of(tmp_path, "c", [crystal("fcc", 11.8, 300.0, rng) for _ in range(4)])]
     with pytest.raises(ValueError, match="one number for each frame"):
         group_states(samples, phases=[np.zeros(3)])
+
+
+@pytest.mark.parametrize(("gap", "kept"), [(2.0, False), (8.0, True)])
+def test_a_run_is_of_two_phases_only_where_its_frames_fall_apart(gap: float, kept: bool) -> None:
+    z = np.zeros((20, 2))
+    z[14:, 0] = gap
+    label = np.array([0] * 14 + [1] * 6)
+    found = _settled(label, z, np.zeros(20, np.int64), 1.0)
+    assert np.array_equal(found, label if kept else np.zeros(20))
+    one = np.array([0] * 19 + [1])  # a single frame is a passing fluctuation, however odd
+    assert not _settled(one, z, np.zeros(20, np.int64), 1.0).any()

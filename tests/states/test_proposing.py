@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from quests_zenn.states import Coexistence, coexistence, fit_states, propose_states
+from quests_zenn.states import Coexistence, StatesFit, coexistence, fit_states, propose_states
 from quests_zenn.states.samples import BOLTZMANN, GPA
 
 from .test_fitting import known, states, two_phases
@@ -93,3 +93,37 @@ def test_phases_that_never_meet() -> None:
     assert np.isnan(line.volumes).all()
     with pytest.raises(ValueError, match="must be positive"):
         coexistence(*fit.phase_models, [-1.0])
+
+
+class Disagreeing:
+    """Members that differ in P by the spread of P at large volumes, and in S by a third of its spread at small ones."""
+
+    n_members_ = 2
+    slope_P, slope_S = 0.1, 1e-7  # of P in V (eV/Å6) and S in T (eV/K2)
+
+    def derivatives(self, x, T, orders, members=False):
+        V, T = np.asarray(x, np.float64), np.asarray(T, np.float64)
+        sign = np.array([[1.0], [-1.0]])
+        found = {order: np.zeros((2, len(V))) for order in orders}
+        for order in found:
+            if order == (1, 0):
+                found[order] = self.slope_P * (V - 11.8) + sign * 0.05 * (V - 11.2)
+            if order == (0, 1):
+                found[order] = -self.slope_S * T + sign * 1e-5 * (12.4 - V)
+        return found if members else {order: values.mean(0) for order, values in found.items()}
+
+    def pressure(self, V, T):
+        return -GPA * self.derivatives(V, T, [(1, 0)])[1, 0]
+
+    def entropy(self, V, T):
+        return -self.derivatives(V, T, [(0, 1)])[0, 1]
+
+    def extrapolates(self, V, T):
+        return False
+
+
+def test_pressures_and_entropies_count_in_units_of_their_spread() -> None:
+    there = states()
+    model = Disagreeing()
+    fit = StatesFit(model, None, np.ones(16), 16.0, (11.8, 300.0), [model], {})
+    assert propose_states(fit, there)[0]["volume"] > 12.2
