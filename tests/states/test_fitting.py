@@ -197,7 +197,7 @@ def test_what_a_link_misses_counts_each_state_once() -> None:
     assert found.rms == pytest.approx(1.0, abs=1e-2)
 
 
-@pytest.mark.filterwarnings("ignore:residuals of P are")
+@pytest.mark.filterwarnings("ignore:residuals of")
 def test_errors_that_are_too_small_do_not_make_narrow_bands() -> None:
     pytest.importorskip("torch")
     rng = np.random.default_rng(8)
