@@ -204,7 +204,7 @@ def test_errors_that_are_too_small_do_not_make_narrow_bands() -> None:
     of = [replace(s, pressure=s.pressure + 0.3 * rng.normal(), pressure_error=1e-3) for s in states()]
     fit = fit_states(of)
     assert fit.targets["P"]["chi2"] > 1e3
-    assert fit.model.pressure(11.8, 600.0, std=True)[1] > 0.02
+    assert fit.model.pressure(11.8, 600.0, std=True)[1] > 0.1  # 0.05 if they are believed
 
 
 def test_phases_differ_by_what_the_link_may_miss() -> None:
