@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("commands", "contract", "structures")
+pytest.register_assert_rewrite("commands", "contract", "elsewhere", "structures")
 
 # no deadline: the first call of a kernel compiles it. Derandomised: a red test stays red, on every machine.
 settings.register_profile(

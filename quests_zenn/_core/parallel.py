@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from quests_zenn._core.checks import whole_number
+from quests_zenn._core.remote import Keeper, Remote
 
 Task = TypeVar("Task")
 
@@ -43,10 +44,15 @@ class Workers:
     ----------
     jobs : int or None
         Number of threads; None for all available cores. One job runs in the calling thread.
+    remote : Remote or None
+        Who runs the large sums in other processes. What is not made for that runs in the threads.
+    keeper : Keeper or None
+        Who keeps finished parts of long work.
     """
 
-    def __init__(self, jobs: int | None = None) -> None:
+    def __init__(self, jobs: int | None = None, remote: Remote | None = None, keeper: Keeper | None = None) -> None:
         self.jobs = resolve_jobs(jobs)
+        self.remote, self.keeper = remote, keeper
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Workers:

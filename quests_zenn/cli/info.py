@@ -14,7 +14,7 @@ def info() -> None:
     import importlib.util
 
     from quests_zenn._core.parallel import available_cores
-    from quests_zenn.entropy._engine import sum_tiles
+    from quests_zenn.entropy._sweep import sum_tiles
     from quests_zenn.entropy._tile import ROWS
     from quests_zenn.io.outputs import versions
 

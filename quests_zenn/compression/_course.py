@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.special import logsumexp
 
 from quests_zenn._core.parallel import Workers
+from quests_zenn._core.remote import LazyTasks, Remote, Task
 from quests_zenn.compression._clusters import direct, k_means
 from quests_zenn.compression._coverage import Coverage
 from quests_zenn.compression._greedy import Greedy, Scorer
@@ -375,7 +376,12 @@ def quotas(n: int, codes: Indices, targets: Array | None, pinned: Indices) -> li
 
 
 def run_stages(
-    data: DatasetCompressor, request: Request, chunk: int, saved: Checkpoint, progress: Progress | None
+    data: DatasetCompressor,
+    request: Request,
+    chunk: int,
+    saved: Checkpoint,
+    progress: Progress | None,
+    remote: Remote | None = None,
 ) -> Selection:
     """Two stages: each chunk hands on what it finds best, and the selection is made among these."""
     share = OVERSAMPLING * request.limit / float(request.amounts.sum())
@@ -388,23 +394,55 @@ def run_stages(
     def beside() -> State:
         return {"handed_on": handed_on, "done": np.array(done)}
 
-    for number in range(done, n_chunks):
+    def asked_of(number: int) -> tuple[Indices, Request]:
         members = np.arange(number * chunk, min((number + 1) * chunk, data.n_structures))
         budget = share * float(request.amounts[members].sum())
         limit = math.ceil(budget - _TRIFLE) if request.size.kind == "structures" else budget
-        asked = request.of(members, max(limit, float(request.amounts[members].min())), none, seeds[number])
-        try:
-            found = run_one_stage(data.subset(members), asked, Checkpoint(None, ""), progress)
-        except BaseException:
-            saved.save(beside, now=True)
-            raise
-        handed_on = np.concatenate([handed_on, members[found.indices]])
-        done = number + 1
-        saved.save(beside)
+        least = float(request.amounts[members].min())
+        return members, request.of(members, max(limit, least), none, seeds[number])
+
+    def found_in_chunks() -> Iterator[Indices]:
+        """What each chunk hands on, of those that are left."""
+        if remote is None:
+            for number in range(done, n_chunks):
+                members, asked = asked_of(number)
+                yield members[first_stage(data.subset(members), asked, progress)]
+            return
+
+        def make(number: int) -> Task:
+            members, asked = asked_of(first + number)
+            return Task((), (data.subset(members), asked))
+
+        first = done
+        tasks = LazyTasks(n_chunks - first, make)
+        for number, indices in enumerate(remote.map(first_stage_elsewhere, [], tasks)):
+            if progress is not None:
+                progress(len(indices))
+            yield (first + number) * chunk + indices
+
+    try:
+        for found in found_in_chunks():
+            handed_on = np.concatenate([handed_on, found])
+            done += 1
+            saved.save(beside)
+    except BaseException:
+        saved.save(beside, now=True)
+        raise
     union = np.union1d(handed_on, request.pinned).astype(np.int64)
     asked = request.of(union, request.limit, np.searchsorted(union, request.pinned), seeds[-1])
-    found = run_one_stage(data.subset(union), asked, saved, progress, beside())
-    return replace(found, indices=union[found.indices], n_candidates=len(union))
+    selection = run_one_stage(data.subset(union), asked, saved, progress, beside())
+    return replace(selection, indices=union[selection.indices], n_candidates=len(union))
+
+
+def first_stage(data: DatasetCompressor, request: Request, progress: Progress | None = None) -> Indices:
+    """What a chunk hands on."""
+    return run_one_stage(data, request, Checkpoint(None, ""), progress).indices
+
+
+def first_stage_elsewhere(data: DatasetCompressor, request: Request) -> Indices:
+    """The same in another process, on one thread."""
+    data.jobs = 1
+    return first_stage(data, request)
 
 
 def run_one_stage(

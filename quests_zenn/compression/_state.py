@@ -6,7 +6,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,6 @@ INTERVAL = 15.0
 _FORMAT = "quests_zenn selection 1"
 
 State = dict[str, npt.NDArray[Any]]
-
-
-def fingerprint(*parts: Any) -> str:
-    """One word for arrays and texts: runs with the same word may be continued."""
-    digest = blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(f"{part.dtype} {part.shape}".encode())
-            digest.update(np.ascontiguousarray(part).data)
-        else:
-            digest.update(repr(part).encode())
-        digest.update(b";")
-    return digest.hexdigest()
 
 
 class Checkpoint:

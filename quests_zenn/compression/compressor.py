@@ -15,11 +15,12 @@ from quests_zenn._core.arrays import as_codes, as_matrix
 from quests_zenn._core.checks import DataError, finite, one_of, whole_number
 from quests_zenn._core.checks import bandwidth as checked_bandwidth
 from quests_zenn._core.parallel import Workers, resolve_jobs
+from quests_zenn._core.remote import Remote, fingerprint
 from quests_zenn._core.rng import as_rng
 from quests_zenn.compression._course import Request, Selection, run_one_stage, run_stages
 from quests_zenn.compression._coverage import Coverage
 from quests_zenn.compression._path import Curve, prefix_metrics, rows_of
-from quests_zenn.compression._state import Checkpoint, fingerprint
+from quests_zenn.compression._state import Checkpoint
 from quests_zenn.compression.size import Size
 from quests_zenn.descriptors import describe
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, EntropyEstimate, estimate_entropy, group_metrics
@@ -257,6 +258,7 @@ class DatasetCompressor:
         checkpoint: str | os.PathLike[str] | None = None,
         keep_checkpoint: bool = False,
         progress: Callable[[int], None] | None = None,
+        remote: Remote | None = None,
     ) -> Selection:
         """Choose structures.
 
@@ -298,6 +300,8 @@ class DatasetCompressor:
         progress : callable or None
             Called with the number of structures chosen since the last call, those that chunks hand on included; not for
             ``k_means`` and ``direct``.
+        remote : Remote or None
+            Who chooses from the chunks, each in another process, where `chunk` is given. The choice is the same.
 
         Returns
         -------
@@ -353,7 +357,7 @@ class DatasetCompressor:
         saved = Checkpoint(checkpoint, "" if checkpoint is None else self._fingerprint(request, chunk))
         if in_stages:
             assert chunk is not None
-            found = run_stages(self, request, int(chunk), saved, progress)
+            found = run_stages(self, request, int(chunk), saved, progress, remote)
         else:
             found = run_one_stage(self, request, saved, progress)
         if not keep_checkpoint:

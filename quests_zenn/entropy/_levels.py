@@ -16,15 +16,18 @@ The numbers of environments minimise the work for a given error (M. B. Giles, Op
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.parallel import Workers
-from quests_zenn.entropy._engine import PackedReference, Progress
+from quests_zenn._core.remote import Task, fingerprint
+from quests_zenn._core.rows import MemoryRows, Rows, piece_edges, read_ahead
+from quests_zenn.entropy._engine import PackedReference
 from quests_zenn.entropy._packing import FloatArray
+from quests_zenn.entropy._sweep import Progress
 
 Array = npt.NDArray[np.float64]
 
@@ -84,38 +87,105 @@ def reference_sizes(n: int) -> list[int]:
 
 
 class SampledSums:
-    """p of environments of a set from a random sample of the others: p_l = 1 + (N - 1) / m sum_j K over m others."""
+    """p of environments of a set from a random sample of the others: p_l = 1 + (N - 1) / m sum_j K over m others.
+
+    Samples, and sets, of more than a piece are never packed as a whole: their pieces are summed one after the other.
+
+    Parameters
+    ----------
+    x : Rows
+        The whole set.
+    members : (m,)
+        The sample: different rows, in any order.
+    key : str
+        Under which finished sums are kept; empty to keep nothing.
+    """
 
     def __init__(
-        self, x: FloatArray, h: Array, members: npt.NDArray[np.integer], precision: str, workers: Workers
+        self, x: Rows, h: Array, members: npt.NDArray[np.integer], precision: str, workers: Workers, key: str = ""
     ) -> None:
-        self.x, self.h, self.workers = x, h, workers
+        self.x, self.h, self.precision, self.workers, self.key = x, h, precision, workers, key
         self.members = np.sort(members)
-        n = len(x)
-        self.whole = len(members) == n
-        sample = x if self.whole else x[self.members]
-        self.reference = PackedReference.pack(sample, h, None, precision, workers, n, as_they_are=True)
-        self.exact: PackedReference | None = None
-        self.sample = sample
+        self.whole = len(members) == len(x)
+        self.sample: Rows = x if self.whole else MemoryRows(x.take(self.members))
+        self.pieces = piece_edges(*self.sample.shape)
+        self._packed: dict[str, PackedReference] = {}
 
     def __call__(self, queries: npt.NDArray[np.integer], progress: Progress | None = None) -> Array:
         """p (H, m), the environment itself counted exactly."""
+        parts = [queries[first:last] for first, last in piece_edges(len(queries), 4 * self.x.shape[1])]
+        return np.concatenate([self._of_some(part, progress) for part in parts], axis=1)
+
+    def _of_some(self, queries: npt.NDArray[np.integer], progress: Progress | None) -> Array:
         n, m = len(self.x), len(self.members)
+        y = self.x.take(queries)
         if self.whole:
-            return np.maximum(self.reference.sums(self.x[queries], self.workers, progress), 1.0)
+            return np.maximum(self._sums(y, self.precision, progress), 1.0)
         at = np.searchsorted(self.members, queries)
         own = self.members[np.minimum(at, m - 1)] == queries
         sums = np.empty((len(self.h), len(queries)))
         if not own.all():
-            sums[:, ~own] = self.reference.sums(self.x[queries[~own]], self.workers, progress)
+            sums[:, ~own] = self._sums(y[~own], self.precision, progress)
         if own.any():
             # its own term is taken out again, and the rest is scaled up: only float64 leaves enough of it
-            if self.exact is None:
-                self.exact = PackedReference.pack(
-                    self.sample, self.h, None, "float64", self.workers, len(queries), as_they_are=True
-                )
-            sums[:, own] = np.maximum(self.exact.sums(self.x[queries[own]], self.workers) - 1.0, 0.0)
+            sums[:, own] = np.maximum(self._sums(y[own], "float64", None) - 1.0, 0.0)
         return 1.0 + (n - 1) / (m - own) * sums
+
+    def _sums(self, y: FloatArray, precision: str, progress: Progress | None) -> Array:
+        """Kernel sums (H, len(y)) over the sample."""
+        if len(self.pieces) > 1:
+            return self._sums_by_piece(y, precision, progress)
+        if precision not in self._packed:
+            self._packed[precision] = pack_sample(
+                self.sample.read(0, len(self.sample)), self.h, precision, self.workers
+            )
+        return self._packed[precision].sums(y, self.workers, progress)
+
+    def _sums_by_piece(self, y: FloatArray, precision: str, progress: Progress | None) -> Array:
+        keeper = self.workers.keeper if self.key else None
+        key = fingerprint(self.key, self.whole, self.members[:1000], y, precision) if keeper is not None else ""
+        state = None if keeper is None else keeper.load(key)
+        total, done = np.zeros((len(self.h), len(y))), 0
+        if state is not None and state["total"].shape == total.shape:
+            total, done = state["total"].copy(), int(state["done"])
+        left = self.pieces[done:]
+        for part, (first, last) in zip(self._parts(y, precision, left, progress), left, strict=True):
+            total += part
+            done += 1
+            if self.workers.remote is None and progress is not None:
+                progress((last - first) * len(y))
+            if keeper is not None:
+                keeper.save(key, lambda: {"total": total, "done": np.array(done)}, done == len(self.pieces))  # noqa: B023
+        return total
+
+    def _parts(
+        self, y: FloatArray, precision: str, pieces: list[tuple[int, int]], progress: Progress | None
+    ) -> Iterator[Array]:
+        """Sums over each piece, in their order."""
+        remote = self.workers.remote
+        if remote is None:
+            for x in read_ahead(self.sample, pieces):
+                yield pack_sample(x, self.h, precision, self.workers).sums(y, self.workers)
+            return
+
+        def finished(number: int) -> None:
+            if progress is not None:
+                progress((pieces[number][1] - pieces[number][0]) * len(y))
+
+        data = [y, *(self.sample.piece(*edges) for edges in pieces)]
+        tasks = [Task((0, number + 1), (self.h, precision)) for number in range(len(pieces))]
+        yield from remote.map(sums_over_piece, data, tasks, finished)
+
+
+def pack_sample(x: FloatArray, h: Array, precision: str, workers: Workers) -> PackedReference:
+    """A sample of references, packed; its digits suffice for it as it is."""
+    return PackedReference.pack(x, h, None, precision, workers, len(x), as_they_are=True)
+
+
+def sums_over_piece(y: FloatArray, x: FloatArray, h: Array, precision: str) -> Array:
+    """Kernel sums (H, len(y)) over x, in the calling thread."""
+    with Workers(1) as workers:
+        return pack_sample(x, h, precision, workers).sums(y, workers)
 
 
 def estimate_means(levels: list[Level], targets: Array, most_work: float = np.inf) -> tuple[Array, Array] | None:

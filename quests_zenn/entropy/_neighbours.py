@@ -11,17 +11,19 @@ from scipy.spatial.distance import cdist
 
 from quests_zenn._core.jit import strict_kernel
 from quests_zenn._core.parallel import Workers, available_cores, split_evenly
+from quests_zenn._core.remote import Task
 from quests_zenn.entropy import _torch
-from quests_zenn.entropy._engine import (
-    _PANELS_AT_ONCE,
-    _ROWS_AT_ONCE,
+from quests_zenn.entropy._packing import ROWS_PER_TASK, FloatArray, Packed, base_scale, exponent_error, pack_rows
+from quests_zenn.entropy._plan import Tiles, batches, count_pairs, row_tiles
+from quests_zenn.entropy._squares import LEAST_PAIRS_ELSEWHERE
+from quests_zenn.entropy._sweep import (
+    PANELS_AT_ONCE,
+    ROWS_AT_ONCE,
     Progress,
     check_extent,
     nearest_exponent,
     recentre,
 )
-from quests_zenn.entropy._packing import ROWS_PER_TASK, FloatArray, base_scale, exponent_error, pack_rows
-from quests_zenn.entropy._plan import Tiles, batches, count_pairs, row_tiles
 from quests_zenn.entropy._tile import ROWS, tile_exponents
 
 #: Neighbours that ``knn`` sums.
@@ -47,11 +49,11 @@ def nearest_tiles(
     itself.
     """
     m = best.shape[1]
-    moved = np.empty(_ROWS_AT_ONCE * d, packed_a.dtype)
-    moved_norms = np.empty(_ROWS_AT_ONCE, packed_a.dtype)
+    moved = np.empty(ROWS_AT_ONCE * d, packed_a.dtype)
+    moved_norms = np.empty(ROWS_AT_ONCE, packed_a.dtype)
     shift = np.empty(d, packed_a.dtype)
-    needed = np.empty(_ROWS_AT_ONCE // ROWS, np.bool_)
-    stride = _PANELS_AT_ONCE * width
+    needed = np.empty(ROWS_AT_ONCE // ROWS, np.bool_)
+    stride = PANELS_AT_ONCE * width
     exponents = np.empty(ROWS * stride, packed_a.dtype)
     for tile in range(tiles.shape[0]):
         row_0, row_1, _, _, _ = tiles[tile]
@@ -59,7 +61,7 @@ def nearest_tiles(
         while rows < row_1:
             block_a = panel_block_a[rows // width]
             rows_end = rows + width
-            while rows_end < min(row_1, rows + _ROWS_AT_ONCE) and panel_block_a[rows_end // width] == block_a:
+            while rows_end < min(row_1, rows + ROWS_AT_ONCE) and panel_block_a[rows_end // width] == block_a:
                 rows_end += width
             for block_b in visits[block_a]:
                 first, last = block_panels[block_b], block_panels[block_b + 1]
@@ -71,8 +73,8 @@ def nearest_tiles(
                     for r in range(1, ROWS):
                         worst = min(worst, best[rows + row + r, m - 1])
                     needed[row // ROWS] = nearest_exponent(moved_norms, row, radii_b[block_b]) > worst
-                for panels in range(first, last, _PANELS_AT_ONCE):
-                    panels_end = min(panels + _PANELS_AT_ONCE, last)
+                for panels in range(first, last, PANELS_AT_ONCE):
+                    panels_end = min(panels + PANELS_AT_ONCE, last)
                     columns = (panels_end - panels) * width
                     for row in range(0, rows_end - rows, ROWS):
                         if not needed[row // ROWS]:
@@ -167,35 +169,31 @@ def nearest(
     b = pack_rows(x, [np.arange(len(x))], scale, None, precision, workers, "x")
     a = b if same else pack_rows(y, [np.arange(len(y))], scale, None, precision, workers, "y")
     check_extent(a, b, scale)
-    best = np.full((len(a.rows), kept), -np.inf, precision)
-    found = np.full((len(a.rows), kept), -1, np.int64)
-    best[a.rows < 0] = np.inf  # padding looks for nothing
-    scales = np.ones(1, precision)
     visits = np.argsort(cdist(a.centres, b.centres), axis=1, kind="stable")
+    tiles = row_tiles(a, b)
+    remote = workers.remote
+    if remote is not None and len(a.rows) * len(b.rows) >= LEAST_PAIRS_ELSEWHERE:
+        parts = [(int(part[0, 0]) // a.width, int(part[-1, 1]) // a.width) for part in batches(tiles, a.width)]
+        pieces = [b, *((a.part(*part), visits[np.unique(a.panel_block[slice(*part)])]) for part in parts)]
+        tasks = [Task((number + 1, 0), (scale, kept, same)) for number in range(len(parts))]
 
-    def work(tiles: Tiles) -> None:
-        nearest_tiles(
-            tiles,
-            a.width,
-            *a.as_rows,
-            *b.as_columns,
-            scale,
-            a.d,
-            scales,
-            b.block_panels,
-            visits,
-            a.rows,
-            b.rows,
-            same,
-            best,
-            found,
-        )
+        def finished(number: int) -> None:
+            if progress is not None:
+                progress((parts[number][1] - parts[number][0]) * a.width * len(b.rows))
 
-    def done(tiles: Tiles) -> None:
-        if progress is not None:
-            progress(count_pairs(tiles, a.width))
+        found_parts = list(remote.map(nearest_of_part, pieces, tasks, finished))
+        best, found = (np.concatenate(arrays) for arrays in zip(*found_parts, strict=True))
+    else:
+        best, found = _nothing_found(a, kept)
 
-    workers.run(work, batches(row_tiles(a, b), a.width), done)
+        def work(part: Tiles) -> None:
+            _search(part, a, b, scale, visits, same, best, found)
+
+        def done(part: Tiles) -> None:
+            if progress is not None:
+                progress(count_pairs(part, a.width))
+
+        workers.run(work, batches(tiles, a.width), done)
     real = a.rows >= 0
     candidates = np.empty((len(y), kept), np.int64)
     candidates[a.rows[real]] = b.rows[found[real]]
@@ -214,6 +212,36 @@ def nearest(
             mine = nearest_of_rows(y, x, unsure, n, same, workers)
             indices[unsure], distances[unsure] = mine
     return indices, distances
+
+
+def _nothing_found(a: Packed, kept: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    """Exponents and columns of the best so far (rows, kept)."""
+    best = np.full((len(a.rows), kept), -np.inf, a.panels.dtype)
+    best[a.rows < 0] = np.inf  # padding looks for nothing
+    return best, np.full((len(a.rows), kept), -1, np.int64)
+
+
+def _search(
+    tiles: Tiles, a: Packed, b: Packed, scale: float, visits: npt.NDArray[np.int64], same: bool, best: FloatArray,
+    found: npt.NDArray[np.int64],
+) -> None:  # fmt: skip
+    nearest_tiles(
+        tiles, a.width, *a.as_rows, *b.as_columns, scale, a.d, np.ones(1, a.panels.dtype), b.block_panels, visits,
+        a.rows, b.rows, same, best, found,
+    )  # fmt: skip
+
+
+def nearest_of_part(
+    mine: tuple[Packed, npt.NDArray[np.int64]], b: Packed, scale: float, kept: int, same: bool
+) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    """The best exponents of some rows, and the columns that they come from: (rows, kept) each.
+
+    `mine` holds the rows, and for each of their blocks the order in which blocks of b are visited.
+    """
+    a, visits = mine
+    best, found = _nothing_found(a, kept)
+    _search(row_tiles(a, b), a, b, scale, visits, same, best, found)
+    return best, found
 
 
 def nearest_of_rows(

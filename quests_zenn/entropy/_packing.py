@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from quests_zenn._core.jit import kernel
 from quests_zenn._core.parallel import Workers, split_by_cost, split_evenly
+from quests_zenn._core.rows import Rows
 from quests_zenn.entropy._tile import panel_width
 
 FloatArray = npt.NDArray[np.floating]
@@ -149,6 +150,25 @@ class Packed:
     @property
     def n_panels(self) -> int:
         return len(self.panel_block)
+
+    def part(self, first: int, last: int) -> Packed:
+        """Panels [first, last) of one group: what a tile needs of them, not copied."""
+        blocks = slice(int(self.panel_block[first]), int(self.panel_block[last - 1]) + 1)
+        rows = slice(first * self.width, last * self.width)
+        return Packed(
+            self.panels[rows.start * self.d : rows.stop * self.d],
+            self.norms[rows],
+            self.offsets[rows],
+            self.weights[rows],
+            self.rows[rows],
+            self.centres[blocks],
+            self.panel_block[first:last] - blocks.start,
+            self.radii[blocks],
+            np.clip(self.block_panels[blocks.start : blocks.stop + 1], first, last) - first,
+            np.array([0, blocks.stop - blocks.start]),
+            self.d,
+            self.width,
+        )
 
     @property
     def as_rows(self) -> tuple[np.ndarray, ...]:
@@ -346,12 +366,12 @@ def relative_scales(h: npt.NDArray[np.float64], precision: str) -> FloatArray:
     return ((h[0] / h) ** 2).astype(precision)
 
 
-def for_samples(precision: str, x: FloatArray, h: float, allowed: float) -> str:
+def for_samples(precision: str, x: Rows, h: float, allowed: float) -> str:
     """Single precision for ``auto`` where its error, nats, is allowed: samples err by more, unless x is very wide."""
     if precision != "auto":
         return precision
     if len(x) < SMALL:
         return "float64"
-    some = x[:: max(1, len(x) // 10_000)]
+    some = x.take(np.arange(0, len(x), max(1, len(x) // 10_000)))
     exponent = base_scale(h) ** 2 * float(some.var(axis=0, dtype=np.float64).sum())
     return "float32" if 2.0**-24 * exponent <= allowed else "float64"

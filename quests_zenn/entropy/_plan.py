@@ -1,14 +1,20 @@
-"""Which tiles make up a sum, in which order: functions of sizes alone, never of the number of threads.
+"""Which tiles make up a sum, in which order: functions of sizes alone, never of who computes it.
 
 *Symmetric sums* compute each pair of a group once. Pairs of blocks are played like a round-robin tournament, in which
 each block meets every other once and no block plays twice in a round. Within a round all tiles touch different rows, so
 threads need no locks; rounds follow each other, so every row receives its parts in one fixed order.
+
+Large sets play two tournaments, one inside the other. *Runs* of consecutive blocks meet each other in rounds, and what
+two runs give to each other, a `Square`, is summed from zero before it is added to what its rows have already. So a
+square can be computed anywhere: in threads, all squares of a round at once, or each in a process of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +31,9 @@ CROSS, SELF, MIRROR = 0, 1, 2
 #: Pairs of environments in one task: some milliseconds of work, so that dispatching is cheap and Ctrl-C quick.
 PAIRS_PER_TASK = 8_000_000
 
+#: Rows of a run, about: two of them meet in a tenth of a second, which is worth sending to another process.
+ROWS_OF_RUN = 16_384
+
 #: A task never has fewer pairs than this, unless there are no more: handing it to a thread costs a tenth of it.
 LEAST_PAIRS_PER_TASK = 500_000
 
@@ -40,27 +49,95 @@ def tournament(n_blocks: int) -> Iterator[npt.NDArray[np.int64]]:
         players[1:] = np.roll(players[1:], 1)
 
 
-def plan_symmetric(packed: Packed, across: bool = False) -> Iterator[Tiles]:
-    """Rounds of tiles that cover each pair of a group once; each pair of the whole set for `across`."""
+class Square(NamedTuple):
+    """Two runs of blocks of a group, all pairs of which are summed together; or a run with itself."""
+
+    rows: tuple[int, int]  #: first block, and the one after the last
+    columns: tuple[int, int]
+
+
+def run_edges(packed: Packed) -> list[list[int]]:
+    """For each group, the first block of each of its runs, and the end of the last."""
+    edges = []
+    for first, last in pairwise(packed.group_blocks.tolist()):
+        n_rows = int(packed.block_panels[last] - packed.block_panels[first]) * packed.width
+        runs = min(last - first, 1 << max(0, math.ceil(math.log2(max(1, n_rows) / ROWS_OF_RUN))))
+        edges.append([first + (last - first) * r // runs for r in range(runs + 1)])
+    return edges
+
+
+def plan_squares(packed: Packed, across: bool = False) -> Iterator[list[Square]]:
+    """Rounds of squares that cover each pair of a group once. No two squares of a round share a row.
+
+    With `across`, one square that holds each pair of the whole set.
+    """
+    if across:
+        every = (0, len(packed.block_panels) - 1)
+        yield [Square(every, every)]
+        return
+    runs = [list(pairwise(edges)) for edges in run_edges(packed)]
+    yield [Square(run, run) for of_group in runs for run in of_group]
+    games = [(of_group, tournament(len(of_group))) for of_group in runs if len(of_group) > 1]
+    while games:
+        # groups do not share rows: their rounds are played at the same time
+        played = [(of_group, next(game, None)) for of_group, game in games]
+        squares = [
+            Square(of_group[a], of_group[b])
+            for of_group, pairs in played
+            if pairs is not None
+            for a, b in pairs.tolist()
+        ]
+        if not squares:
+            return
+        yield squares
+
+
+def steps(packed: Packed, squares: Sequence[Square]) -> Iterator[Tiles]:
+    """Rounds of tiles of squares that share no rows; within each of these, no two tiles share a row."""
     width, edges = packed.width, packed.block_panels
 
-    def tiles(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], kind: int) -> Tiles:
+    def tiles(pairs: npt.NDArray[np.int64], kind: int) -> Tiles:
+        a, b = pairs.T
         parts = [edges[a] * width, edges[a + 1] * width, edges[b], edges[b + 1], np.full(len(a), kind)]
         return np.stack(parts, axis=1).astype(np.int64)
 
-    blocks = np.arange(len(edges) - 1)
-    yield tiles(blocks, blocks, SELF)
-    groups = [0, len(blocks)] if across else packed.group_blocks.tolist()
-    starts = [start for start, stop in pairwise(groups) if stop - start > 1]
-    games = [tournament(stop - start) for start, stop in pairwise(groups) if stop - start > 1]
-    while games:
-        # groups do not share rows: their rounds are played at the same time
-        played = [next(game, None) for game in games]
-        pairs = [pairs + start for pairs, start in zip(played, starts, strict=True) if pairs is not None]
-        if not pairs:
+    alone = [square.rows for square in squares if square.rows == square.columns]
+    games: list[Iterator[npt.NDArray[np.int64]]] = []
+    if alone:
+        blocks = np.concatenate([np.arange(*run) for run in alone])
+        yield tiles(np.stack([blocks, blocks], axis=1), SELF)
+    for rows, columns in squares:
+        if rows == columns and rows[1] - rows[0] > 1:
+            games.append(_games(rows))
+        elif rows != columns:
+            games.append(_meetings(rows, columns))
+    while True:
+        played = [pairs for game in games if (pairs := next(game, None)) is not None]
+        if not played:
             return
-        a, b = np.concatenate(pairs).T
-        yield tiles(a, b, MIRROR)
+        yield tiles(np.concatenate(played), MIRROR)
+
+
+def _games(run: tuple[int, int]) -> Iterator[npt.NDArray[np.int64]]:
+    """The tournament of the blocks of a run."""
+    for pairs in tournament(run[1] - run[0]):
+        yield pairs + run[0]
+
+
+def _meetings(rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[npt.NDArray[np.int64]]:
+    """Rounds of pairs of a block of one run and a block of another, in which no block plays twice."""
+    n, m = rows[1] - rows[0], columns[1] - columns[0]
+    mine = np.arange(n)
+    for turn in range(max(n, m)):
+        theirs = (mine + turn) % max(n, m)
+        there = theirs < m
+        yield np.stack([mine[there] + rows[0], theirs[there] + columns[0]], axis=1)
+
+
+def plan_symmetric(packed: Packed, across: bool = False) -> Iterator[Tiles]:
+    """Rounds of tiles that cover each pair of a group once; each pair of the whole set for `across`."""
+    for squares in plan_squares(packed, across):
+        yield from steps(packed, squares)
 
 
 def row_tiles(a: Packed, b: Packed) -> Tiles:

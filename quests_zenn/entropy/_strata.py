@@ -11,9 +11,9 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
 from quests_zenn._core.parallel import Workers
-from quests_zenn.entropy._engine import Progress, run_tiles
 from quests_zenn.entropy._packing import FloatArray, Packed, base_scale, pack_rows, relative_scales
 from quests_zenn.entropy._plan import CROSS, SELF, Tiles
+from quests_zenn.entropy._sweep import Progress, run_tiles
 
 Array = npt.NDArray[np.float64]
 

@@ -14,11 +14,12 @@ from quests_zenn._core.arrays import as_bandwidths, as_matrix
 from quests_zenn._core.checks import one_of, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
 from quests_zenn._core.rng import as_rng
-from quests_zenn.entropy._engine import Progress
+from quests_zenn._core.rows import MemoryRows
 from quests_zenn.entropy._levels import Z95
 from quests_zenn.entropy._neighbours import DEFAULT_NEIGHBOURS, find_neighbours
 from quests_zenn.entropy._packing import FloatArray, for_samples
 from quests_zenn.entropy._strata import Stratified
+from quests_zenn.entropy._sweep import Progress
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
 from quests_zenn.entropy.estimate import ESTIMATORS, EXACT_UP_TO
 from quests_zenn.entropy.metrics import PRECISIONS, common_codes, delta_entropy, get_all_metrics
@@ -216,7 +217,7 @@ class _DeltaSampler:
         checked = self.rng.permutation(len(self.y))[:CHECKED]
         truth = -self.exact(None, checked)
         if estimator == "sampled":
-            arithmetic = for_samples(self.precision, self.x, float(self.h[0]), ROUNDING)
+            arithmetic = for_samples(self.precision, MemoryRows(self.x), float(self.h[0]), ROUNDING)
             sample = Stratified(
                 self.y, self.x, self.same, float(self.h[0]), n_references, self.rng, arithmetic, self.workers
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy.typing as npt
 from quests_zenn._core.arrays import as_bandwidths, as_codes, as_matrix
 from quests_zenn._core.checks import one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
+from quests_zenn._core.remote import fingerprint
 from quests_zenn._core.rng import as_rng
-from quests_zenn.entropy._engine import Progress
+from quests_zenn._core.rows import MemoryRows, Rows, SomeRows
 from quests_zenn.entropy._levels import (
     OVERHEAD,
     Z95,
@@ -25,7 +27,8 @@ from quests_zenn.entropy._levels import (
     reference_sizes,
 )
 from quests_zenn.entropy._neighbours import DEFAULT_NEIGHBOURS, find_neighbours
-from quests_zenn.entropy._packing import FloatArray, for_samples
+from quests_zenn.entropy._packing import for_samples
+from quests_zenn.entropy._sweep import Progress
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
 from quests_zenn.entropy.metrics import PRECISIONS, get_all_metrics
 
@@ -93,7 +96,7 @@ class EntropyEstimate:
 
 
 def estimate_entropy(
-    x: npt.ArrayLike,
+    x: npt.ArrayLike | Rows,
     h: float | npt.ArrayLike = DEFAULT_BANDWIDTH,
     estimator: str = "auto",
     tolerance: float = DEFAULT_TOLERANCE,
@@ -110,8 +113,9 @@ def estimate_entropy(
 
     Parameters
     ----------
-    x : array_like, shape (N, d)
-        Environments, one per row, 1/Å.
+    x : array_like, shape (N, d), or Rows
+        Environments, one per row, 1/Å. `Rows` (``open_store(path).rows``, say) are read in pieces, and may be larger
+        than memory unless sums are exact or neighbours are searched.
     h : float or array_like, shape (H,)
         Bandwidth, 1/Å.
     estimator : {"auto", "exact", "sampled", "knn"}
@@ -148,23 +152,26 @@ def estimate_entropy(
     ----------
     Multilevel sampling: M. B. Giles, Oper. Res. 56 (2008) 607.
     """
-    matrix = as_matrix(x, "x")
+    rows: Rows = x if isinstance(x, Rows) else MemoryRows(as_matrix(x, "x"))
     bandwidths, single = as_bandwidths(h)
     one_of(estimator, "estimator", ESTIMATORS)
     one_of(precision, "precision", PRECISIONS)
     tolerance = positive(tolerance, "tolerance")
     whole_number(n_neighbors, "n_neighbors", 1)
-    rng, n = as_rng(random_state), len(matrix)
+    rng, n = as_rng(random_state), len(rows)
     codes = as_codes(labels, n, "labels")
     members = [np.arange(n)] if codes is None else [np.flatnonzero(codes == c) for c in range(int(codes.max()) + 1)]
     exact = is_exact(estimator, n)
     with use_workers(workers, jobs) as pool:
         parts: list[_Means] = []
-        for rows in [] if exact else members:
-            part = matrix if len(rows) == n else matrix[rows]
+        key = ""
+        if pool.keeper is not None:
+            key = fingerprint("samples", rows.token, bandwidths, codes, precision, repr(rng.bit_generator.state))
+        for chosen in [] if exact else members:
+            part = _some(rows, chosen)
             # the squared error of the whole is the sum of those of its parts, each weighted by its squared share
-            target = tolerance / Z95 * math.sqrt(n / len(rows))
-            how = _Sampler(part, bandwidths, target, rng, precision, pool, progress)
+            target = tolerance / Z95 * math.sqrt(n / len(chosen))
+            how = _Sampler(part, bandwidths, target, rng, precision, pool, progress, key and f"{key}-{len(parts)}")
             # all pairs are n^2 / 2, each with two exponentials to add
             most = 0.6 * len(part) ** 2 if estimator == "auto" else math.inf
             means = how.neighbours(n_neighbors) if estimator == "knn" else how.levels(most)
@@ -174,10 +181,10 @@ def estimate_entropy(
             parts.append(means)
         if not exact:
             used = "knn" if estimator == "knn" else "sampled"
-            found = _assemble(parts, [len(rows) for rows in members], tolerance, used)
+            found = _assemble(parts, [len(chosen) for chosen in members], tolerance, used)
         else:
             value, d, _ = get_all_metrics(
-                matrix, bandwidths, labels=labels, precision=precision, workers=pool, progress=progress
+                rows.read(0, n), bandwidths, labels=labels, precision=precision, workers=pool, progress=progress
             )
             zero = np.zeros(len(bandwidths))
             found = EntropyEstimate(value, zero, d, zero, "exact", n, tolerance)
@@ -200,22 +207,28 @@ class _Means:
 class _Sampler:
     """A set, and the standard error to which the mean of ln p is wanted."""
 
-    x: FloatArray
+    x: Rows
     h: Array
     target: float
     rng: np.random.Generator
     precision: str
     workers: Workers
     progress: Progress | None
+    key: str = ""
 
-    @property
+    @cached_property
     def arithmetic(self) -> str:
         """Single precision where its error is small beside the target."""
         # where no environment resembles another, the rounding of an environment's own term is the error of H
         return for_samples(self.precision, self.x, float(self.h.min()), 0.01 * Z95 * self.target)
 
     def sums(self, members: npt.NDArray[np.integer]) -> SampledSums:
-        return SampledSums(self.x, self.h, members, self.arithmetic, self.workers)
+        return SampledSums(self.x, self.h, members, self.arithmetic, self.workers, self.key)
+
+    def permutation(self) -> npt.NDArray[np.integer]:
+        """All environments in random order."""
+        n = len(self.x)
+        return self.rng.permutation(np.arange(n, dtype=np.int32 if n < 2**31 else np.int64))
 
     def means(self, levels: list[Level], most_work: float = math.inf) -> tuple[Array, Array] | None:
         return estimate_means(levels, np.full(len(self.h), 0.98 * self.target), most_work)
@@ -224,7 +237,7 @@ class _Sampler:
         """Means from samples of references, each larger than the one before; None if that takes too much work."""
         n = len(self.x)
         sizes = reference_sizes(n)
-        order = self.rng.permutation(n)
+        order = self.permutation()
         sums = [self.sums(order[:m]) for m in sizes]
 
         def difference(level: int) -> Callable[[npt.NDArray[np.integer]], Array]:
@@ -235,7 +248,7 @@ class _Sampler:
             return evaluate
 
         costs = [m + less + OVERHEAD for m, less in zip(sizes, [0, *sizes[:-1]], strict=True)]
-        levels = [Level(cost, difference(i), self.rng.permutation(n)) for i, cost in enumerate(costs)]
+        levels = [Level(cost, difference(i), self.permutation()) for i, cost in enumerate(costs)]
         if self.means(levels, most_work) is None:
             return None
         # of what makes up more than 3 in m, 19 of 20 samples of m show some; what they do not show may have ln p = 0
@@ -264,13 +277,14 @@ class _Sampler:
         """Means from the nearest neighbours of every environment, corrected by the exact sums of some."""
         n = len(self.x)
         seed = int(self.rng.integers(2**31))
-        search = find_neighbours(self.x, self.x, min(n_neighbors, n) - 1, True, seed, self.workers, self.progress)
+        x = self.x.read(0, n)
+        search = find_neighbours(x, x, min(n_neighbors, n) - 1, True, seed, self.workers, self.progress)
         p = 1.0 + np.exp(-0.5 * (search.distances[None] / self.h[:, None, None]) ** 2).sum(axis=2)
         base, exact = log_and_inverse(p), self.sums(np.arange(n))
         rest = Level(
             n,
             lambda queries: log_and_inverse(exact(queries, self.progress)) - base[:, queries],
-            self.rng.permutation(n),
+            self.permutation(),
         )
         self.means([rest])
         found = self.with_rounding(means_and_errors([rest]))
@@ -278,6 +292,13 @@ class _Sampler:
         return _Means(
             alone + found[0], found[1], (n, rest.asked), (n_neighbors, n), alone[: len(self.h)], search.recall
         )
+
+
+def _some(rows: Rows, chosen: npt.NDArray[np.int64]) -> Rows:
+    """Some rows of a matrix; of one that is in memory, in memory."""
+    if len(chosen) == len(rows):
+        return rows
+    return MemoryRows(rows.take(chosen)) if isinstance(rows, MemoryRows) else SomeRows(rows, chosen)
 
 
 def log_and_inverse(p: Array) -> Array:

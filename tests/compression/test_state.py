@@ -12,8 +12,9 @@ import pytest
 from small_sets import compressor, make
 
 from quests_zenn._core.checks import DataError, DataWarning
+from quests_zenn._core.remote import fingerprint
 from quests_zenn.compression import ORDERED, DatasetCompressor, Selection, Size, _course, _state
-from quests_zenn.compression._state import Checkpoint, fingerprint
+from quests_zenn.compression._state import Checkpoint
 
 
 @pytest.fixture

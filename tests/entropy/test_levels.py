@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quests_zenn._core.parallel import Workers
+from quests_zenn._core.rows import MemoryRows
 from quests_zenn.entropy import _levels, estimate_entropy
 from quests_zenn.entropy._levels import Level, SampledSums, allocate, estimate_means, reference_sizes
 
@@ -143,7 +144,7 @@ def test_sums_over_a_sample_follow_the_formula(m: int, precision: str) -> None:
     x, h = 0.5 * uneven(120), np.array([0.4, 0.1, 2.0])
     members = np.random.default_rng(m).choice(120, m, replace=False)
     with Workers(1) as workers:
-        found = SampledSums(x, h, members, precision, workers)(np.arange(120))
+        found = SampledSums(MemoryRows(x), h, members, precision, workers)(np.arange(120))
     for row, bandwidth in zip(found, h.tolist(), strict=True):
         expected = np.empty(120)
         for i in range(120):
@@ -156,7 +157,7 @@ def test_sums_over_a_sample_follow_the_formula(m: int, precision: str) -> None:
 def test_sums_over_the_whole_set_are_exact() -> None:
     x, h = uneven(300), np.array([0.4])
     with Workers(1) as workers:
-        sums = SampledSums(x, h, np.random.default_rng(0).permutation(300), "float64", workers)
+        sums = SampledSums(MemoryRows(x), h, np.random.default_rng(0).permutation(300), "float64", workers)
         found = sums(np.array([5, 250, 3]))
     np.testing.assert_allclose(np.log(found[0]), naive.log_density(x[[5, 250, 3]], x, 0.4), rtol=1e-12, atol=1e-12)
 
@@ -165,7 +166,7 @@ def test_a_member_that_is_alone_keeps_no_trace_of_its_own_term() -> None:
     """1,000 bandwidths from all others, in single precision, scaled up by (N - 1) / (m - 1) = 999: p is still 1."""
     x = 1e3 * np.arange(1000.0)[:, None]
     with Workers(1) as workers:
-        found = SampledSums(x, np.ones(1), np.array([10, 500]), "float32", workers)(np.arange(1000))
+        found = SampledSums(MemoryRows(x), np.ones(1), np.array([10, 500]), "float32", workers)(np.arange(1000))
     np.testing.assert_array_equal(found, 1.0)
 
 
@@ -174,7 +175,9 @@ def test_sums_over_samples_are_free_of_bias() -> None:
     x = uneven(8)
     with Workers(1) as workers:
         samples = [np.array(pair) for pair in itertools.combinations(range(8), 2)]
-        found = [SampledSums(x, np.array([1.5]), pair, "float64", workers)(np.arange(8))[0] for pair in samples]
+        found = [
+            SampledSums(MemoryRows(x), np.array([1.5]), pair, "float64", workers)(np.arange(8))[0] for pair in samples
+        ]
     np.testing.assert_allclose(np.log(np.mean(found, axis=0)), naive.log_density(x, x, 1.5), rtol=1e-12, atol=1e-12)
 
 
@@ -295,7 +298,9 @@ def test_small_samples_of_references_leave_no_bias(monkeypatch: pytest.MonkeyPat
         rng = np.random.default_rng(0)
         alone = [
             math.log(243.0)
-            - np.log(SampledSums(x, np.array([h]), rng.permutation(243)[:3], "float64", workers)(np.arange(243))).mean()
+            - np.log(
+                SampledSums(MemoryRows(x), np.array([h]), rng.permutation(243)[:3], "float64", workers)(np.arange(243))
+            ).mean()
             for _ in range(200)
         ]
     assert np.mean(alone) - exact > 10.0 * error
