@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,9 @@ from quests_zenn._core.rows import Rows
 from quests_zenn.entropy._tile import panel_width
 
 FloatArray = npt.NDArray[np.floating]
+
+#: Rows, and the sizes of the blocks that they are to be cut into.
+_Part = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 #: Rows that one task orders, averages or packs.
 ROWS_PER_TASK = 8_192
@@ -215,14 +220,11 @@ def pack_rows(
     panel_block = np.repeat(np.arange(len(block_panels) - 1), np.diff(block_panels))
     rows = np.full(n_panels * width, -1, np.int64)
 
-    def place(part: tuple[int, int]) -> None:
-        for group in range(*part):
-            first = int(block_panels[group_blocks[group]]) * width
-            sizes = np.diff(block_panels[group_blocks[group] : group_blocks[group + 1] + 1]) * width
-            members = groups[group] if as_they_are else neighbours_together(x, groups[group], sizes)
-            rows[first : first + len(members)] = members
-
-    workers.run(place, split_by_cost(map(len, groups), ROWS_PER_TASK))
+    sizes = np.diff(block_panels) * width
+    of_groups = [sizes[first:last] for first, last in pairwise(group_blocks.tolist())]
+    ordered = groups if as_they_are else neighbours_together(x, groups, of_groups, workers)
+    for members, first in zip(ordered, (block_panels[group_blocks[:-1]] * width).tolist(), strict=True):
+        rows[first : first + len(members)] = members
     real = rows >= 0
     if rng is not None:
         for first, last in pairwise((block_panels * width).tolist()):
@@ -250,27 +252,56 @@ def pack_rows(
 
 
 def neighbours_together(
-    x: FloatArray, members: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Reorder `members` so that blocks of the given sizes hold neighbouring rows of x.
+    x: FloatArray,
+    groups: Sequence[npt.NDArray[np.int64]],
+    sizes: Sequence[npt.NDArray[np.int64]],
+    workers: Workers,
+) -> list[npt.NDArray[np.int64]]:
+    """Reorder the rows of each group so that blocks of the given sizes hold neighbouring rows of x.
 
-    Halves of halves, each cut across the direction in which a sample of it is widest.
+    Halves of halves, each cut across the direction in which a sample of it is widest. All cuts of one level are made at
+    the same time, so that the work of large sets has no long part for one thread.
     """
-    if len(sizes) == 1 or len(members) == 0:
-        return members
-    half = len(sizes) // 2
-    left = int(sizes[:half].sum())
-    direction = np.ones(x.shape[1])
-    principal_direction(x, members, max(1, len(members) // 512), direction)
-    along = np.empty(len(members))
-    project(x, members, direction, along)
-    order = np.argpartition(along, left) if left < len(members) else np.arange(len(members))
-    return np.concatenate(
-        [
-            neighbours_together(x, members[order[:left]], sizes[:half]),
-            neighbours_together(x, members[order[left:]], sizes[half:]),
+    parts = list(zip(range(len(groups)), groups, sizes, strict=True))
+    while to_cut := [(members, blocks) for _, members, blocks in parts if len(blocks) > 1 and len(members)]:
+        halves = iter(_halves(x, to_cut, workers))
+        parts = [
+            (group, *half)
+            for group, members, blocks in parts
+            for half in (next(halves) if len(blocks) > 1 and len(members) else [(members, blocks)])
         ]
-    )
+    found: list[list[npt.NDArray[np.int64]]] = [[] for _ in groups]
+    for group, members, _ in parts:
+        found[group].append(members)
+    return [several[0] if len(several) == 1 else np.concatenate(several) for several in found]
+
+
+def _halves(x: FloatArray, parts: list[_Part], workers: Workers) -> list[tuple[_Part, _Part]]:
+    """Rows of blocks of given sizes, each part cut into two."""
+    directions = np.ones((len(parts), x.shape[1]))
+    along = [np.empty(len(members)) for members, _ in parts]
+    halves: list[Any] = [None] * len(parts)
+
+    def find_direction(number: int) -> None:
+        members = parts[number][0]
+        principal_direction(x, members, max(1, len(members) // 512), directions[number])
+
+    def measure(task: tuple[int, tuple[int, int]]) -> None:
+        number, (first, last) = task
+        project(x, parts[number][0][first:last], directions[number], along[number][first:last])
+
+    def cut(number: int) -> None:
+        members, blocks = parts[number]
+        half = len(blocks) // 2
+        left = int(blocks[:half].sum())
+        order = np.argpartition(along[number], left) if left < len(members) else np.arange(len(members))
+        halves[number] = (members[order[:left]], blocks[:half]), (members[order[left:]], blocks[half:])
+
+    rows = [(number, of) for number, part in enumerate(parts) for of in split_evenly(len(part[0]), ROWS_PER_TASK)]
+    workers.run(find_direction, range(len(parts)))
+    workers.run(measure, rows)
+    workers.run(cut, range(len(parts)))
+    return halves
 
 
 def block_count(n_rows: int) -> int:

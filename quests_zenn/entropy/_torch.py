@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.checks import MissingExtraError
+from quests_zenn._core.parallel import Workers
 from quests_zenn.entropy._engine import _members
 from quests_zenn.entropy._packing import neighbours_together
 
@@ -307,7 +308,9 @@ def _order(x: FloatArray, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArra
     blocks = -(-len(x) // width)
     sizes = np.full(blocks, len(x) // blocks)
     sizes[: len(x) % blocks] += 1
-    return neighbours_together(np.ascontiguousarray(x, np.float64), np.arange(len(x)), sizes), sizes
+    with Workers(1) as workers:
+        (rows,) = neighbours_together(np.ascontiguousarray(x, np.float64), [np.arange(len(x))], [sizes], workers)
+    return rows, sizes
 
 
 def _tensor(x: npt.NDArray[Any], device: torch.device) -> torch.Tensor:

@@ -348,7 +348,6 @@ def test_reading_ahead_hands_out_pieces_in_order_and_errors_in_their_place() -> 
             return super().read(first, last)
 
     x = two_clouds(40)
-    found = []
     pieces = read_ahead(Torn(x), [(0, 10), (10, 20), (20, 30), (30, 40)])
     np.testing.assert_array_equal(np.concatenate([next(pieces), next(pieces)]), x[:20])
     with pytest.raises(OSError, match="torn"):
