@@ -138,6 +138,18 @@ def choose_bins(extent, width, periodic, n_atoms, shape, reach, cutoff):
 
 
 @strict_kernel
+def first_strange(positions, numbers, first, last, farthest):
+    """First of the atoms [first, last) that is no finite place within `farthest`, or of a negative number; or -1."""
+    for i in range(first, last):
+        if numbers[i] < 0:
+            return i
+        for c in range(3):
+            if not abs(positions[i, c]) <= farthest:  # NaN neither
+                return i
+    return -1
+
+
+@strict_kernel
 def sort_into_bins(
     first,
     last,

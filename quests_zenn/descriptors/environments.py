@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from quests_zenn._core.checks import DataError, one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, split_by_cost, split_evenly
-from quests_zenn.descriptors._cells import CROWDED, OK, sort_into_bins
+from quests_zenn.descriptors._cells import CROWDED, OK, first_strange, sort_into_bins
 from quests_zenn.descriptors._kernels import fill_descriptors
 from quests_zenn.descriptors._layout import block_names
 from quests_zenn.descriptors._simd import sorting_network
@@ -30,6 +30,9 @@ BATCH_ATOMS = 65_536
 
 #: Positions beyond this (Å) resolve less than 1e-9 Å, the order of the tolerance for ties.
 FARTHEST = 1e7
+
+#: Atomic numbers up to which tables are made.
+_LARGEST_NUMBER = 1000
 
 #: Atoms of one task: a millisecond or two.
 TASK_ATOMS = 1_024
@@ -195,7 +198,7 @@ def describe(
     flags: list[npt.NDArray[np.bool_]] = []
     with Workers(jobs) as workers:
         for batch in _batches(iterate_frames(frames)):
-            packed = _concatenate(batch, cutoff)
+            packed = _concatenate(batch, workers)
             if layout.widen(packed.numbers, batch[0].label):
                 rows.relayout(layout)
             out = rows.extend(len(packed.numbers))
@@ -246,6 +249,13 @@ def _length(frame: object) -> int:
         return 0
 
 
+def _present(numbers: npt.NDArray[np.int64]) -> set[int]:
+    """Atomic numbers that occur."""
+    if numbers.max() > _LARGEST_NUMBER:
+        return set(np.unique(numbers).tolist())
+    return set(np.flatnonzero(np.bincount(numbers)).tolist())
+
+
 class _Layout:
     """Which block of the row holds which neighbours of which centre."""
 
@@ -265,7 +275,7 @@ class _Layout:
         DataError
             For an element that is not among those given.
         """
-        new = set(np.unique(numbers).tolist()) - self._numbers
+        new = _present(numbers) - self._numbers
         if not new:
             return False
         if self._given is not None:
@@ -288,7 +298,12 @@ class _Layout:
     def encode(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Atomic numbers to places in `elements`."""
         known = np.array(sorted(self.codes), np.int64)
-        return np.array([self.codes[z] for z in known.tolist()], np.int64)[np.searchsorted(known, numbers)]
+        codes = np.array([self.codes[z] for z in known.tolist()], np.int64)
+        if known[-1] > _LARGEST_NUMBER:
+            return codes[np.searchsorted(known, numbers)]
+        table = np.zeros(int(known[-1]) + 1, np.int64)
+        table[known] = codes
+        return table[numbers]
 
     def partners(self) -> npt.NDArray[np.int64]:
         """For each element and block, the element of the neighbours: -1 for all, -2 where the block stays empty."""
@@ -370,36 +385,47 @@ def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
         yield batch
 
 
-def _concatenate(batch: list[Frame], cutoff: float) -> _Batch:
-    if len(batch) == 1:
-        only = batch[0]
-        positions, numbers = only.positions, only.numbers
-    else:
-        positions = np.concatenate([frame.positions for frame in batch])
-        numbers = np.concatenate([frame.numbers for frame in batch])
+def _concatenate(batch: list[Frame], workers: Workers) -> _Batch:
+    """The frames one behind the other, judged."""
     offsets = np.zeros(len(batch) + 1, np.int64)
     np.cumsum([len(frame) for frame in batch], out=offsets[1:])
+    starts = offsets.tolist()
     cells = np.concatenate([frame.cell for frame in batch]).reshape(-1, 3, 3)
     pbc = np.concatenate([frame.pbc for frame in batch]).reshape(-1, 3)
-    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
-    if len(bad):
-        frame, atom = _locate(batch, offsets, int(bad[0]))
-        raise DataError(f"{frame.label}, atom {atom}: its position is not finite ({_triple(frame.positions[atom])})")
-    far = np.flatnonzero(np.abs(positions).max(axis=1) > FARTHEST)
-    if len(far):
-        frame, atom = _locate(batch, offsets, int(far[0]))
-        raise DataError(
-            f"{frame.label}, atom {atom}: it lies more than {FARTHEST:g} Å from the origin "
-            f"({_triple(frame.positions[atom])}), too far for its neighbours to be told apart"
-        )
+    positions, numbers = np.empty((starts[-1], 3)), np.empty(starts[-1], np.int64)
+    parts = split_by_cost(np.diff(offsets).tolist(), 4 * TASK_ATOMS)
+    strange = np.full(len(parts), -1, np.int64)
+
+    def take_in(task: tuple[int, tuple[int, int]]) -> None:
+        number, (first, last) = task
+        for frame in range(first, last):
+            positions[starts[frame] : starts[frame + 1]] = batch[frame].positions
+            numbers[starts[frame] : starts[frame + 1]] = batch[frame].numbers
+        strange[number] = first_strange(positions, numbers, starts[first], starts[last], FARTHEST)
+
+    workers.run(take_in, list(enumerate(parts)))
+    found = strange[strange >= 0]
+    if len(found):
+        frame, atom = _locate(batch, offsets, int(found[0]))
+        raise DataError(f"{frame.label}, atom {atom}: {_strangeness(frame, atom)}")
     used = pbc[:, :, None] & np.ones(3, bool)
     bad = np.flatnonzero(~(np.isfinite(cells) | ~used).all(axis=(1, 2)))
     if len(bad):
         raise DataError(f"{batch[bad[0]].label}: its cell is not finite")
-    if numbers.min() < 0:
-        frame, atom = _locate(batch, offsets, int(np.argmin(numbers)))
-        raise DataError(f"{frame.label}, atom {atom}: its atomic number is negative")
     return _Batch(positions, offsets, cells, pbc, numbers)
+
+
+def _strangeness(frame: Frame, atom: int) -> str:
+    """What is wrong with an atom."""
+    position = frame.positions[atom]
+    if not np.isfinite(position).all():
+        return f"its position is not finite ({_triple(position)})"
+    if np.abs(position).max() > FARTHEST:
+        return (
+            f"it lies more than {FARTHEST:g} Å from the origin ({_triple(position)}), too far for its neighbours to "
+            "be told apart"
+        )
+    return "its atomic number is negative"
 
 
 def _locate(batch: list[Frame], offsets: npt.NDArray[np.int64], row: int) -> tuple[Frame, int]:
