@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -86,6 +86,18 @@ class Environments:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def of_rows(self, rows: npt.NDArray[np.int64]) -> Environments:
+        """Some environments, in ascending order; frames that have none of them stay, empty."""
+        counts = np.diff(np.searchsorted(rows, self.frame_offsets))
+        return replace(
+            self,
+            x=self.x[rows],
+            frame_offsets=np.concatenate([[0], np.cumsum(counts)]),
+            numbers=self.numbers[rows],
+            tied=self.tied[rows],
+            incomplete=self.incomplete[rows],
+        )
 
 
 def get_descriptors(

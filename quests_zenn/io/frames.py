@@ -6,7 +6,8 @@ Below this module nobody knows ASE: the rest of the package sees `Frame`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import islice
@@ -53,6 +54,25 @@ class Frame:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a frame beside its atoms: in the place of ``ase.Atoms`` where only that counts.
+
+    Attributes
+    ----------
+    info, results : dict
+        Of the frame, and of its calculator.
+    """
+
+    info: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def calc(self) -> Facts:
+        """Has the results."""
+        return self
 
 
 FrameLike = Any
@@ -171,6 +191,17 @@ def split_index(spec: str | os.PathLike[str]) -> tuple[str, str]:
     return path, index
 
 
+def frame_slice(spec: str | os.PathLike[str]) -> slice:
+    """Which frames the index of ``name@index`` asks for.
+
+    Raises
+    ------
+    DataError
+        If it is no index.
+    """
+    return _index_to_slice(split_index(spec)[1], os.fspath(spec))
+
+
 def _index_to_slice(index: str, spec: str) -> slice:
     try:
         parts = [int(part) if part else None for part in index.split(":")]
@@ -183,7 +214,9 @@ def _index_to_slice(index: str, spec: str) -> slice:
     raise DataError(f"{spec}: {index!r} is no index; write for example traj.xyz@::10, traj.xyz@-1 or traj.xyz@0:100")
 
 
-def read_atoms(spec: str | os.PathLike[str], type_map: Mapping[int, int] | None = None) -> Iterator[tuple[str, Any]]:
+def read_atoms(
+    spec: str | os.PathLike[str], type_map: Mapping[int, int] | None = None, *, skip: int = 0
+) -> Iterator[tuple[str, Any]]:
     """Labels and ``ase.Atoms`` of a file in any format that ASE reads, one frame at a time.
 
     Parameters
@@ -192,6 +225,8 @@ def read_atoms(spec: str | os.PathLike[str], type_map: Mapping[int, int] | None 
         File name, optionally with an ASE index: ``traj.xyz@::10``.
     type_map : mapping or None
         Atomic number for each atom type of the file (LAMMPS dumps name types 1, 2, ...).
+    skip : int
+        Leave out so many of the frames that are selected: they are known already.
 
     Raises
     ------
@@ -205,32 +240,50 @@ def read_atoms(spec: str | os.PathLike[str], type_map: Mapping[int, int] | None 
         raise DataError(f"{path}: no such file")
     if not (os.path.isfile(path) or os.path.isdir(path)):
         raise DataError(f"{path}: is a pipe or a device; frames are read from files")
+    if os.path.isfile(os.path.join(path, "zarr.json")):
+        raise DataError(
+            f"{path}: is a store, of environments and not of frames, which are needed here; name the frames"
+        )
     if os.path.isdir(path) and not os.path.exists(os.path.join(path, "metadata.json")):
         raise DataError(f"{path}: is a folder, not a file of frames")
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         raise DataError(f"{path}: the file is empty")
     if os.path.isfile(path) and not os.access(path, os.R_OK):
         raise DataError(f"{path}: no permission to read it")
-    frames = _guarded(path, selection)
     place = selection.start or 0
     step = selection.step or 1
     # frames are named by their place in the file, unless the index counts from the end
     named = place >= 0 and step > 0
-    count = 0
+    if skip and named:
+        frames = _guarded(path, slice(place + skip * step, selection.stop, step))
+    else:
+        frames = islice(_guarded(path, selection), skip, None)
+    count = skip
     for atoms in frames:
         number = place + count * step
         label = f"{path}, frame {number}" if named else f"{path}@{index}, frame {count} of the selection"
         count += 1
         if len(atoms) == 0:
             raise DataError(f"{label}: it has no atoms")
-        if type_map:
-            velocities = atoms.get_velocities() if atoms.has("momenta") else None
-            atoms.numbers = _map_types(atoms.numbers, type_map, label)
-            if velocities is not None:  # momenta were those of the masses of the types
-                atoms.set_velocities(velocities)
-        yield label, atoms
+        yield label, map_types(atoms, type_map, label)
     if count == 0:
         raise DataError(f"{os.fspath(spec)}: no frame is selected; the file has none, or fewer than the index asks for")
+
+
+def map_types(atoms: Any, type_map: Mapping[int, int] | None, label: str) -> Any:
+    """The same ``ase.Atoms``, with the elements of its types.
+
+    Raises
+    ------
+    DataError
+        If the map lacks one.
+    """
+    if type_map:
+        velocities = atoms.get_velocities() if atoms.has("momenta") else None
+        atoms.numbers = _map_types(atoms.numbers, type_map, label)
+        if velocities is not None:  # momenta were those of the masses of the types
+            atoms.set_velocities(velocities)
+    return atoms
 
 
 def holds_bare_types(spec: str | os.PathLike[str]) -> bool:
@@ -238,7 +291,7 @@ def holds_bare_types(spec: str | os.PathLike[str]) -> bool:
     from ase.io.formats import filetype
 
     path = split_index(spec)[0]
-    if filetype(path) != "lammps-dump-text":
+    if os.path.isdir(path) or filetype(path) != "lammps-dump-text":
         return False
     header = next(line for line in next(_dump_chunks(path)) if line.startswith("ITEM: ATOMS"))
     return "element" not in header.split()
@@ -246,15 +299,14 @@ def holds_bare_types(spec: str | os.PathLike[str]) -> bool:
 
 def _guarded(path: str, selection: slice) -> Iterator[Any]:
     """Frames as ASE reads them; whatever a reader raises becomes one sentence."""
-    import warnings
-
     from ase.io import iread
     from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
     count = 0
     try:
         format_ = filetype(path)
-        if format_ == "extxyz" and not path.endswith((".gz", ".bz2", ".xz")):
+        plain = format_ == "extxyz" and not path.endswith((".gz", ".bz2", ".xz"))
+        if plain:
             with open(path, "rb") as stream:
                 announced = stream.readline(64).strip()
             if announced.isdigit() and int(announced) > os.path.getsize(path):
@@ -265,23 +317,20 @@ def _guarded(path: str, selection: slice) -> Iterator[Any]:
         whole = slice(-1, None) if single else slice(None)
         # the readers of databases know no steps
         by_hand = format_ in ("db", "json") and selection.step not in (None, 1)
-        if format_ == "lammps-dump-text":
-            frames = _stream_dump(path, selection)
+        if plain:
+            frames = _stream_xyz(path, selection)
+        elif format_ == "lammps-dump-text":
+            frames = quietly(_stream_dump(path, selection))
+        elif format_ == "extxyz":
+            frames = _xyz_by_ase(path, selection)
         else:
-            frames = iread(path, index=whole if single or by_hand else selection, do_not_split_by_at_sign=True)
+            chosen = whole if single or by_hand else selection
+            frames = quietly(iread(path, index=chosen, do_not_split_by_at_sign=True))
         if by_hand:
             frames = iter(list(frames)[selection])
-        while True:
-            # remarks of readers about their own formats; what matters for our numbers is checked by us
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                atoms = next(frames, None)
-            if atoms is None:
-                break
+        for atoms in frames:
             yield atoms
             count += 1
-        if format_ == "extxyz" and (selection.stop is None or selection.stop < 0):
-            _check_blank_lines(path)
     except UnknownFileTypeError:
         raise DataError(
             f"{path}: the format is not known; ASE guesses it from ending and content (ase info --formats lists all)"
@@ -297,15 +346,83 @@ def _guarded(path: str, selection: slice) -> Iterator[Any]:
         ) from error
 
 
+def quietly(frames: Iterator[Any]) -> Iterator[Any]:
+    """The same, without remarks of readers about their own formats: what matters for our numbers is checked by us."""
+    import warnings
+
+    while True:
+        if threading.current_thread() is threading.main_thread():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                atoms = next(frames, None)
+        else:  # filters belong to all threads: whoever started this one has set them (see `ahead`)
+            atoms = next(frames, None)
+        if atoms is None:
+            return
+        yield atoms
+
+
+def _xyz_by_ase(path: str, selection: slice) -> Iterator[Any]:
+    from ase.io import iread
+
+    yield from quietly(iread(path, index=selection, do_not_split_by_at_sign=True))
+    if selection.stop is None or selection.stop < 0:
+        _check_blank_lines(path)
+
+
+def _stream_xyz(path: str, selection: slice) -> Iterator[Any]:
+    """Frames of an extended XYZ file that is not compressed: fast where they are plain, by ASE where they are not."""
+    from quests_zenn.io.index import WORTH_KEEPING, frame_index
+    from quests_zenn.io.plain_xyz import UnusualError, plain_frames
+
+    start, stop, step = selection.start or 0, selection.stop, selection.step or 1
+    if start < 0 or (stop or 0) < 0 or step < 0:
+        index = frame_index(path)
+        if index is None:
+            yield from _xyz_by_ase(path, selection)
+            return
+        with open(path) as stream:
+            for number in range(len(index))[selection]:
+                stream.seek(int(index.starts[number]))
+                try:
+                    yield next(plain_frames(stream, path, number, number, number + 1))
+                except UnusualError:
+                    yield from _xyz_by_ase(path, slice(number, number + 1))
+        return
+    with open(path) as stream:
+        first = 0
+        if start > 0 and os.path.getsize(path) >= WORTH_KEEPING:
+            index = frame_index(path)
+            if index is not None:
+                first = min(start, len(index))
+                stream.seek(int(index.starts[first]))
+        try:
+            yield from plain_frames(stream, path, first, start, stop, step)
+            return
+        except UnusualError as unusual:
+            start = unusual.number
+    yield from _xyz_by_ase(path, slice(start, stop, step))
+
+
 def _stream_dump(path: str, selection: slice) -> Iterator[Any]:
     """Frames of a LAMMPS dump in text form, one at a time, each judged before ASE parses it.
 
     ASE's own reader takes however many atoms are left of a frame that was cut short.
     """
-    from ase.io.lammpsrun import read_lammps_dump_text
+    from quests_zenn.io.index import WORTH_KEEPING, frame_index
 
     start, stop, step = selection.start, selection.stop, selection.step or 1
-    if (start or 0) < 0 or (stop or 0) < 0 or step < 0:
+    backwards = (start or 0) < 0 or (stop or 0) < 0 or step < 0
+    index = None
+    if backwards or ((start or 0) > 0 and os.path.getsize(path) >= WORTH_KEEPING):
+        index = frame_index(path)
+    if index is not None:
+        with open(path) as stream:
+            for number in range(len(index))[selection]:
+                stream.seek(int(index.starts[number]))
+                yield parse_dump(next(dump_chunks(stream, path, number)))
+        return
+    if backwards:
         wanted = range(sum(1 for _ in _dump_chunks(path)))[selection]
         chosen, last = set(wanted), max(wanted, default=-1)
         frames = (chunk for number, chunk in enumerate(islice(_dump_chunks(path), last + 1)) if number in chosen)
@@ -313,24 +430,41 @@ def _stream_dump(path: str, selection: slice) -> Iterator[Any]:
     else:
         ordered = islice(_dump_chunks(path), start, stop, step)
     for lines in ordered:
-        yield read_lammps_dump_text(StringIO("".join(lines)), index=-1)
+        yield parse_dump(lines)
+
+
+def parse_dump(lines: Sequence[str]) -> Any:
+    """The frame of a LAMMPS dump in text form, from its lines."""
+    from ase.io.lammpsrun import read_lammps_dump_text
+
+    return read_lammps_dump_text(StringIO("".join(lines)), index=-1)
 
 
 def _dump_chunks(path: str) -> Iterator[list[str]]:
-    """Lines of each frame of a LAMMPS dump; blank lines at the end are left out."""
     from ase.io.formats import open_with_compression
 
-    lines: list[str] = []
-    number, in_atoms = 0, False
     with open_with_compression(path, "r") as stream:
-        for line in stream:
-            # units and time may stand before the time step
-            if in_atoms and line.startswith("ITEM:"):
-                yield _judged(lines, path, number)
-                lines, number, in_atoms = [], number + 1, False
-            in_atoms = in_atoms or line.startswith("ITEM: ATOMS")
-            if line.strip():
-                lines.append(line)
+        yield from dump_chunks(stream, path)
+
+
+def dump_chunks(stream: Iterable[str], path: str, number: int = 0) -> Iterator[list[str]]:
+    """Lines of each frame of a LAMMPS dump that begins with the frame `number`; blank lines at the end are left out.
+
+    Raises
+    ------
+    DataError
+        If a frame is not whole.
+    """
+    lines: list[str] = []
+    in_atoms = False
+    for line in stream:
+        # units and time may stand before the time step
+        if in_atoms and line.startswith("ITEM:"):
+            yield _judged(lines, path, number)
+            lines, number, in_atoms = [], number + 1, False
+        in_atoms = in_atoms or line.startswith("ITEM: ATOMS")
+        if line.strip():
+            lines.append(line)
     yield _judged(lines, path, number)
 
 
@@ -362,6 +496,8 @@ def _check_blank_lines(path: str) -> None:
                         f"{path}: a blank line follows frame {number - 1}, and more frames follow it; remove it"
                     )
                 return
+            if header.lstrip().startswith("VEC"):  # the cell of the frame before it
+                continue
             for _ in range(int(header) + 1):
                 stream.readline()
             number += 1
@@ -426,21 +562,44 @@ def read_frames(
         See `read_atoms`; also where `energy_key` is given and a frame does not carry it.
     """
     for spec in [specs] if isinstance(specs, str | os.PathLike) else specs:
-        for label, atoms in read_atoms(spec, type_map):
-            properties = frame_properties(atoms, energy_key)
-            if energy_key is not None and "energy" not in properties:
-                known = ", ".join(sorted(map(str, atoms.info))) or "nothing"
-                raise DataError(f"{label}: no energy under the key {energy_key!r} (its info holds {known})")
+        for frame, atoms in read_pairs(spec, type_map=type_map, energy_key=energy_key):
             if on_atoms is not None:
-                on_atoms(label, atoms)
-            yield Frame(
-                np.ascontiguousarray(atoms.positions, dtype=np.float64),
-                atoms.cell.array,
-                atoms.pbc,
-                np.asarray(atoms.numbers, dtype=np.int64),
-                label,
-                properties,
-            )
+                on_atoms(frame.label, atoms)
+            yield frame
+
+
+def read_pairs(
+    spec: str | os.PathLike[str],
+    *,
+    type_map: Mapping[int, int] | None = None,
+    energy_key: str | None = None,
+    skip: int = 0,
+) -> Iterator[tuple[Frame, Any]]:
+    """Frames of a file, each with its ``ase.Atoms``. See `read_frames`, and `read_atoms` for `skip`."""
+    for label, atoms in read_atoms(spec, type_map, skip=skip):
+        yield as_read(label, atoms, energy_key), atoms
+
+
+def as_read(label: str, atoms: Any, energy_key: str | None) -> Frame:
+    """The frame of an ``ase.Atoms``, with what it says of itself.
+
+    Raises
+    ------
+    DataError
+        Where `energy_key` is given and the frame does not carry it.
+    """
+    properties = frame_properties(atoms, energy_key)
+    if energy_key is not None and "energy" not in properties:
+        known = ", ".join(sorted(map(str, atoms.info))) or "nothing"
+        raise DataError(f"{label}: no energy under the key {energy_key!r} (its info holds {known})")
+    return Frame(
+        np.ascontiguousarray(atoms.positions, dtype=np.float64),
+        atoms.cell.array,
+        atoms.pbc,
+        np.asarray(atoms.numbers, dtype=np.int64),
+        label,
+        properties,
+    )
 
 
 def selected_atoms(atoms: Any, select: str, label: str = "the frame") -> npt.NDArray[np.int64]:
@@ -457,18 +616,33 @@ def selected_atoms(atoms: Any, select: str, label: str = "the frame") -> npt.NDA
     DataError
         If the selection is none of these, or an index is out of range.
     """
-    from ase.data import atomic_numbers
-
     if select in atoms.arrays and atoms.arrays[select].ndim == 1:
         values = atoms.arrays[select]
         if values.dtype.kind not in "biuf":
             raise DataError(f"{label}: the array {select!r} does not hold numbers, so it cannot select atoms")
         return np.flatnonzero(values)
+    return selected_numbers(
+        atoms.numbers, select, label, "no elements, no indices, and no array with one number per atom"
+    )
+
+
+def selected_numbers(
+    numbers: npt.NDArray[np.integer], select: str, label: str, wrong: str = "no elements and no indices"
+) -> npt.NDArray[np.int64]:
+    """The same for atoms of which only the elements are known.
+
+    Raises
+    ------
+    DataError
+        If the selection is neither elements nor indices, or an index is out of range.
+    """
+    from ase.data import atomic_numbers
+
     elements = [part.strip() for part in select.split(",")]
     if all(element in atomic_numbers for element in elements):
-        return np.flatnonzero(np.isin(atoms.numbers, [atomic_numbers[element] for element in elements]))
+        return np.flatnonzero(np.isin(numbers, [atomic_numbers[element] for element in elements]))
     chosen: list[int] = []
-    n = len(atoms)
+    n = len(numbers)
     try:
         for part in select.split(","):
             if ":" in part:
@@ -478,9 +652,7 @@ def selected_atoms(atoms: Any, select: str, label: str = "the frame") -> npt.NDA
     except IndexError:
         raise DataError(f"{label}: the selection {select!r} names an atom that does not exist ({n} atoms)") from None
     except ValueError:
-        raise DataError(
-            f"{label}: the selection {select!r} names no elements, no indices, and no array with one number per atom"
-        ) from None
+        raise DataError(f"{label}: the selection {select!r} names {wrong}") from None
     return np.unique(np.array(chosen, dtype=np.int64))
 
 

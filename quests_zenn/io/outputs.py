@@ -51,11 +51,22 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         raise DataError(f"{target}: is no plain file (a pipe or a device), and would be replaced by one")
     if target.exists() and not overwrite:
         raise DataError(f"{target}: exists already; choose another name or say --overwrite")
+    check_parent(target)
+    return target
+
+
+def check_parent(target: Path) -> None:
+    """Refuse a name in a folder that nothing can be written to.
+
+    Raises
+    ------
+    DataError
+        If the folder does not exist or cannot be written to.
+    """
     if not target.parent.is_dir():
         raise DataError(f"{target}: the folder {target.parent} does not exist")
     if not os.access(target.parent, os.W_OK):
         raise DataError(f"{target}: no permission to write to {target.parent}")
-    return target
 
 
 @contextmanager
