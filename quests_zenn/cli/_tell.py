@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,15 +18,19 @@ def warn(message: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """``8.2 s``, ``73 s``, ``12 min``, ``3.1 h``."""
+    """``8.2 s``, ``73 s``, ``12 min``, ``3.1 h``, ``5.2 d``."""
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 9.5 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 360_000:
+        return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:,.1f} d"
 
 
 def size(n_bytes: float) -> str:
-    """``73 MB``, ``1.2 GB``."""
-    return f"{n_bytes / 1e6:.0f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"
+    """``73 MB``, ``1.2 GB``, ``3.4 TB``."""
+    if n_bytes < 1e12:
+        return f"{n_bytes / 1e6:.0f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e12:,.1f} TB"
 
 
 def rows(items: Iterable[tuple[str, str]]) -> None:
@@ -88,7 +93,7 @@ def write_document(
     document = {"command": command, "inputs": list(inputs), **found}
     document |= {
         "precision": options.get("precision", "auto"),
-        "backend": "threads",
+        "backend": "dask" if options.get("scheduler") else options.get("backend") or "threads",
         "n_workers": jobs,
         "seed": options.get("seed"),
         "units": {"entropy": "nats", "dH": "nats", "bandwidth": "1/Å", "cutoff": "Å"},
@@ -96,3 +101,13 @@ def write_document(
         "versions": versions(),
     }
     write_json(options["json_file"], document, options["overwrite"])
+
+
+def resident() -> int:
+    """The most memory that this process has taken so far, bytes."""
+    try:
+        import resource
+    except ImportError:  # a system that does not tell
+        return 300 * 2**20
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
