@@ -43,7 +43,11 @@ EXAMPLES = {
 }
 
 #: Optional packages, and words of blocks that need them.
-NEEDS = {"torch": ("quests-zenn fit", "quests-zenn thermo", "quests-zenn active", "quests_zenn.zenn")}
+NEEDS = {
+    "torch": ("quests-zenn fit", "quests-zenn thermo", "quests-zenn active", "quests_zenn.zenn"),
+    "zarr": (".zarr",),
+    "distributed": ("--backend dask", "quests_zenn.distributed"),
+}
 
 
 @dataclass

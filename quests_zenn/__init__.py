@@ -13,7 +13,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_ROOMS = ("compression", "descriptors", "entropy", "io", "sampling", "states", "uq", "zenn")
+_ROOMS = ("compression", "descriptors", "distributed", "entropy", "io", "sampling", "states", "uq", "zenn")
 _ERRORS = ("DataError", "DataWarning", "MissingExtraError")
 
 __all__ = ["__version__", *_ERRORS, *_ROOMS]

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"_core"},
     {"io"},
-    {"descriptors"},
+    {"descriptors", "distributed"},
     {"entropy"},
     {"uq", "compression"},
     {"zenn"},
@@ -34,10 +34,13 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 #: Rooms that people enter by their name.
-ROOMS = ("compression", "descriptors", "entropy", "io", "sampling", "states", "uq", "zenn")
+ROOMS = ("compression", "descriptors", "distributed", "entropy", "io", "sampling", "states", "uq", "zenn")
 
 #: Arrays only: no atoms, no files.
-FORBIDDEN = {"entropy": {"io", "descriptors", "ase"}, "_core": {"ase"}}
+FORBIDDEN = {"entropy": {"io", "descriptors", "ase"}, "_core": {"ase"}, "distributed": {"descriptors", "ase"}}
+
+#: Where Dask and Zarr may be imported, inside functions only.
+DASK = {"distributed": {"dask", "distributed"}, "io": {"zarr"}}
 
 #: Where torch may be imported (inside functions, or on first use).
 TORCH = {"zenn", "sampling", "states"}
@@ -67,9 +70,7 @@ def imported(name: str) -> Iterator[str]:
 
 def rooms_imported(name: str) -> set[str]:
     parts = [full.split(".") for full in imported(name)]
-    return {
-        part[1] for part in parts if part[0] == "quests_zenn" and len(part) > 1 and part[1] in {*FLOOR, "distributed"}
-    }
+    return {part[1] for part in parts if part[0] == "quests_zenn" and len(part) > 1 and part[1] in FLOOR}
 
 
 def called(node: ast.Call) -> str:
@@ -96,7 +97,10 @@ def modules_after(code: str) -> set[str]:
     return set(json.loads(ended.stdout.rpartition("MODULES")[2]))
 
 
-HEAVY = {"numba", "llvmlite", "ase", "torch", "matplotlib", "numpy", "scipy", "sklearn", "tqdm"}
+HEAVY = {
+    "numba", "llvmlite", "ase", "torch", "matplotlib", "numpy", "scipy", "sklearn", "tqdm", "dask", "distributed",
+    "zarr",
+}  # fmt: skip
 
 
 def test_importing_the_package_imports_none_of_its_rooms() -> None:
@@ -105,6 +109,12 @@ def test_importing_the_package_imports_none_of_its_rooms() -> None:
     assert not HEAVY & loaded
     # the measure itself can see them
     assert {"numba", "numpy"} <= modules_after("import quests_zenn; quests_zenn.entropy.entropy")
+
+
+def test_clusters_need_dask_only_when_started() -> None:
+    assert not {"dask", "distributed", "zarr", "numba", "ase"} & modules_after(
+        "from quests_zenn.distributed import DaskBackend, connect, local_cluster"
+    )
 
 
 def test_entropy_needs_no_atoms() -> None:
@@ -176,7 +186,7 @@ def test_all_that_a_room_promises_is_there(room: str) -> None:
 
 def test_all_rooms_are_on_the_plan() -> None:
     rooms = {room_of(name) for name in NAMES} - {""}
-    assert rooms <= {*FLOOR, "distributed"}
+    assert rooms <= FLOOR.keys()
     assert rooms >= {"_core", "io", "descriptors", "entropy", "cli"}
 
 
@@ -188,7 +198,7 @@ def test_nothing_imports_upward(name: str) -> None:
         assert room != "", "the package itself imports none of its rooms"
         if other == "distributed":
             assert room == "cli", "only cli imports distributed"
-        elif room != "distributed":
+        else:
             assert FLOOR[other] <= FLOOR[room], f"{name} imports {other}, which is above {room}"
     assert not FORBIDDEN.get(room, set()) & (rooms_imported(name) | {full.partition(".")[0] for full in imported(name)})
 
@@ -208,6 +218,17 @@ def test_torch_is_imported_by_few_and_late(name: str) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             assert not any(module.partition(".")[0] == "torch" for module in modules), "torch at the top of a module"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dask_and_zarr_are_imported_by_few_and_late(name: str) -> None:
+    packages = {"dask", "distributed", "zarr"}
+    found = {full.partition(".")[0] for full in imported(name)} & packages
+    assert found <= DASK.get(room_of(name), set())
+    for node in TREES[name].body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            assert not {module.partition(".")[0] for module in modules} & packages, "at the top of a module"
 
 
 # --- what nobody does -------------------------------------------------------------------------------------------------

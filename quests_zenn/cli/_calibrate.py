@@ -16,7 +16,7 @@ from quests_zenn._core.checks import DataError
 from quests_zenn._core.progress import progress_bar
 from quests_zenn.cli import _options, _tell
 from quests_zenn.cli._known import Known, open_known, was_given
-from quests_zenn.cli._source import SCORED, Source, check_outputs
+from quests_zenn.cli._source import SCORED, Source, check_outputs, needs_frames
 from quests_zenn.cli._tell import warn
 from quests_zenn.descriptors import element_symbols
 from quests_zenn.io import plots_uq
@@ -65,6 +65,8 @@ class Labelled(Source):
         ):
             if options[predicted] is not None:
                 self.pair, self.quantity = (options[true] or default, options[predicted]), quantity
+        if self.pair is not None and self.stores:
+            needs_frames(next(iter(self.stores)), "a comparison of what is true and what was predicted")
 
     def _note(self, label: str, atoms: Any) -> None:
         super()._note(label, atoms)
@@ -157,6 +159,7 @@ def _check_ending(options: dict[str, Any], endings: tuple[str, ...]) -> None:
 
 def _describe(files: tuple[str, ...], options: dict[str, Any], reference: Reference, times: _tell.Times) -> Labelled:
     own = {"k": reference.k, "cutoff": reference.cutoff, "species": reference.species, "elements": None}
+    own["agreed_with"] = "the reference"
     # what is written as JSON is no frame
     scored = options["output"] if options["load"] is not None else None
     source = Labelled(files, options | own | {"bandwidths": (), "output": scored})

@@ -15,10 +15,10 @@ import click
 import numpy as np
 
 from quests_zenn._core.checks import DataError
-from quests_zenn._core.parallel import resolve_jobs
 from quests_zenn._core.progress import note_if_slow, progress_bar
 from quests_zenn.cli import _known, _options, _tell
-from quests_zenn.cli._source import SCORED, Source, check_outputs
+from quests_zenn.cli._backend import Backend
+from quests_zenn.cli._source import SCORED, Source, check_outputs, warn_of_environments
 from quests_zenn.cli._structures import Data, Structures, load_environments
 from quests_zenn.cli._tell import warn
 from quests_zenn.compression import ORDERED, Curve, DatasetCompressor, Selection, Size
@@ -29,9 +29,10 @@ from quests_zenn.entropy import is_novel
 from quests_zenn.io.frames import Frame, read_atoms, split_index, stem
 from quests_zenn.io.outputs import check_output, write_chosen
 from quests_zenn.io.plots_compress import plot_compression
+from quests_zenn.io.store import ENDING, is_store
 
-#: Ending of what `quests-zenn descriptors` writes.
-NPZ = ".npz"
+#: Endings of what `quests-zenn descriptors` writes, with all that is known of the environments.
+STORED = (".npz", ENDING)
 
 #: Groups that the table lists.
 MOST_LISTED = 20
@@ -54,7 +55,8 @@ class CompressRun:
 
     def __init__(self, files: tuple[str, ...], options: dict[str, Any]) -> None:
         self.files, self.options = files, options
-        self.jobs = resolve_jobs(options["jobs"])
+        self.backend = Backend(options)
+        self.jobs = self.backend.jobs
         self.quiet: bool = options["quiet"]
         self.times = _tell.Times()
         self.method: str = options["method"] or ("msc_conditional" if options["reference"] else "msc")
@@ -99,6 +101,12 @@ class CompressRun:
             raise click.UsageError(f"--size {self.size} is a budget, which needs --cost atoms, electrons, or a key")
         if options["chunk"] is not None and kind in ("auto", "overlap", "max_loss"):
             raise click.UsageError(f"--chunk does not go with --{_option_of(self.size)}; give a number")
+        if self.backend.name != "threads" and options["chunk"] is None:
+            option = "--scheduler" if options["scheduler"] else "--backend dask"
+            raise click.UsageError(
+                f"{option} is for --chunk: without it, each structure that is chosen depends on those before, and one "
+                "process is faster"
+            )
         if options["dry_run"] and options["reference"]:
             raise click.UsageError("--dry-run knows no --reference; leave it out for a first idea")
         if options["by"] == "frame":
@@ -119,13 +127,13 @@ class CompressRun:
     @property
     def bare(self) -> bool:
         """Whether there are environments and no frames."""
-        return any(name.endswith((NPZ, ".npy")) for name in self.files)
+        return any(name.endswith((*STORED, ".npy")) for name in self.files)
 
     def _file_of_environments(self) -> str | None:
         options = self.options
         if not self.bare:
             return options["descriptors"]  # type: ignore[no-any-return]
-        name = next(name for name in self.files if name.endswith((NPZ, ".npy")))
+        name = next(name for name in self.files if name.endswith((*STORED, ".npy")))
         if len(self.files) > 1:
             raise DataError(f"{name}: a file of environments stands alone, got {len(self.files)} files")
         if options["descriptors"] is not None:
@@ -139,7 +147,8 @@ class CompressRun:
                 f"{name}: holds environments and no frames, which --{told} needs; name the frames, and this file with "
                 "--descriptors"
             )
-        if any(value == "auto" for group in options["bandwidths"] for value in group) and not options["reference"]:
+        auto = any(value == "auto" for group in options["bandwidths"] for value in group)
+        if auto and not options["reference"] and not is_store(name):
             raise DataError(f"{name}: holds environments and no volumes, which --bandwidth auto needs; give a number")
         return name
 
@@ -170,7 +179,9 @@ class CompressRun:
         elif self.data.source is not None:
             (self.bandwidth,), (self.bandwidth_source,) = self.data.source.bandwidths()
         else:
-            (self.bandwidth,), (self.bandwidth_source,) = Source(self.files, options).bandwidths()
+            source = Source(self.files, options)
+            source.open_rows()  # a store knows volumes
+            (self.bandwidth,), (self.bandwidth_source,) = source.bandwidths()
         self._share_layout()
 
     def _agreed(self, stored: Data) -> dict[str, Any]:
@@ -305,7 +316,7 @@ class CompressRun:
                 self.written = True
             times.step("curve", self._measure)
             _options.Interrupts.raise_if_pending()
-            _tell.write_document("compress", self.files, options, self._document(), times, self.jobs)
+            _tell.write_document("compress", self.files, options, self._document(), times, self.backend.n_workers)
             if options["plot_file"] and len(self.found):
                 self._plot()
             if self.state is not None:
@@ -375,10 +386,12 @@ class CompressRun:
                 announce()
                 advance(done)
 
-            found = self.compressor.select(
-                self.method, self.size, random_state=self.options["seed"], chunk=self.options["chunk"],
-                checkpoint=self.state, keep_checkpoint=True, progress=progress, **self._options(),
-            )  # fmt: skip
+            with self.backend.workers(self.times) as workers:
+                found = self.compressor.select(
+                    self.method, self.size, random_state=self.options["seed"], chunk=self.options["chunk"],
+                    checkpoint=self.state, keep_checkpoint=True, progress=progress, remote=workers.remote,
+                    **self._options(),
+                )  # fmt: skip
             announce()
         _options.Interrupts.raise_if_pending()
         return found
@@ -546,7 +559,8 @@ class CompressRun:
         if options["output"]:
             nothing = "nothing" if options["json_file"] is None else f"{options['json_file']} only"
             rows.append(("written", f"{options['output']}: {_count(n, 'structure')}" if n else nothing))
-        _tell.rows([*rows, self.times.row(_count(self.jobs, "thread"))])
+        told = _count(self.jobs, "thread") if self.backend.name == "threads" else self.backend.told
+        _tell.rows([*rows, self.times.row(told)])
         self._list_groups()
 
     def _list_groups(self) -> None:
@@ -569,6 +583,9 @@ class CompressRun:
             self.reference.warn()
         if self.data.source is not None and hasattr(self.data.source, "environments"):
             self.data.source.warn()
+        elif self.data.flagged is not None:
+            incomplete, tied = self.data.flagged
+            warn_of_environments("", len(self.data.x), tied, incomplete, self.data.k, self.data.cutoff)
         totals: dict[str, float] = {"structures": len(self.data.labels), "environments": len(self.data.x)}
         if compressor.costs is not None:
             totals["cost"] = float(compressor.costs.sum())
@@ -605,6 +622,7 @@ class CompressRun:
         if self.bare:
             assert stored is not None
             sample, sizes, source = stored, stored.sizes, Source(self.files, options)
+            source.open_rows()
         else:
             source = Structures(self.files, options | agreed)
             source.warm_up()

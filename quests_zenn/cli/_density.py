@@ -13,12 +13,13 @@ from quests_zenn._core.checks import DataError, bandwidth_list, whole_number
 from quests_zenn._core.parallel import Workers
 from quests_zenn._core.progress import progress_bar
 from quests_zenn.cli import _known, _options, _tell
+from quests_zenn.cli._backend import Backend
 from quests_zenn.cli._run import MOST_COLUMNS, group_document, print_groups, short_names, warn_of_blocks
-from quests_zenn.cli._source import MATRIX, SCORED, Source, check_outputs
+from quests_zenn.cli._source import SCORED, Source, check_outputs, with_stores
 from quests_zenn.cli._tell import warn
 from quests_zenn.io import plots
-from quests_zenn.io.frames import read_atoms, stem
-from quests_zenn.io.outputs import write_matrix
+from quests_zenn.io.frames import read_atoms, split_index, stem
+from quests_zenn.io.store import is_store, open_store
 
 
 def _open(files: tuple[str, ...], options: dict[str, Any], times: _tell.Times, volumes: bool | None = None) -> Source:
@@ -45,45 +46,17 @@ def _bandwidth_row(h: float, origin: str) -> tuple[str, str]:
 
 def _finish(
     command: str, source: Source, options: dict[str, Any], found: dict[str, Any], times: _tell.Times,
-    rows: list[tuple[str, str]],
+    rows: list[tuple[str, str]], backend: Backend | None = None,
 ) -> bool:  # fmt: skip
     """Write the document, print the table; whether more may be printed."""
     _options.Interrupts.raise_if_pending()
     document = found | source.parameters()
-    _tell.write_document(command, source.files, options, document, times, source.jobs)
+    jobs = source.jobs if backend is None else backend.n_workers
+    _tell.write_document(command, source.files, options, document, times, jobs)
     if options["quiet"]:
         return False
-    _tell.rows([*source.rows(), *rows, times.row(source.jobs)])
+    _tell.rows([*source.rows(), *rows, times.row(jobs if backend is None else backend.told)])
     return True
-
-
-# ---------------------------------------------------------------------- descriptors
-
-
-def descriptors(files: tuple[str, ...], options: dict[str, Any]) -> None:
-    """Write environments to a file."""
-    check_outputs(files, options, output=MATRIX)
-    times = _tell.Times()
-    source = _open(files, options, times)
-    env = source.environments
-    counts = np.bincount(source.owner, minlength=len(source.lengths))
-    content = {
-        "x": source.x,
-        "frame_offsets": np.concatenate([[0], np.cumsum(counts)]),
-        "numbers": source.numbers,
-        "labels": np.array(source.labels),
-        "k": np.array(env.k),
-        "cutoff": np.array(env.cutoff),
-        "species": np.array(env.species),
-        "elements": np.array(env.elements),
-    }
-    times.step("writing", lambda: write_matrix(options["output"], content, options["overwrite"]))
-    if not options["quiet"]:
-        shape = " x ".join(f"{n:,}" for n in source.x.shape)
-        _tell.rows(
-            [*source.rows(), ("written", f"{options['output']}: {shape}, {source.x.dtype}"), times.row(source.jobs)]
-        )
-        source.warn()
 
 
 # ---------------------------------------------------------------------- dh
@@ -93,6 +66,7 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     """dH of atoms given a reference."""
     if not math.isfinite(options["eps"]):
         raise DataError(f"--eps must be finite, got {options['eps']}")
+    backend = Backend(options)
     references: tuple[str, ...] = options["reference"]
     check_outputs((*files, *references), options, output=SCORED)
     times = _tell.Times()
@@ -100,13 +74,14 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     atom_thresholds: dict[float, float] = {}  # of a saved reference, by their rates of false alarms
     if any(map(_known.is_saved, references)):
         reference = _known.open_reference(references, options, times=times)
-        options = options | reference.parameters
+        options = with_stores(options | reference.parameters | {"agreed_with": references[0]}, files)
         elements = None if reference.species == "none" else _elements_of(files, options)
         atom_thresholds = {rate: value for (rate, of), value in reference._thresholds.items() if of == "atom"}
         known = _known.Saved(reference, elements or (), options["precision"])
         h, origin = reference.bandwidth, "of the reference"
         elements = None if elements is None else known.elements
     else:
+        options = with_stores(options, (*references, *files))
         # both need the same columns
         elements = None if options["species"] == "none" else _elements_of((*files, *references), options)
         known = _open(references, options | {"select": None, "elements": elements, "output": None}, times)
@@ -117,7 +92,7 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     y_labels = None if known.centres is None else source.centres
     precision = options["precision"]
     with (
-        Workers(source.jobs) as workers,
+        backend.workers(times) as workers,
         progress_bar("kernel sums", "pair", total=len(source.x) * len(known.x), quiet=source.quiet) as advance,
     ):
         found = times.step(
@@ -203,7 +178,7 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
         rows.append(
             ("estimator", f"{found.estimator}; single dH are off by {found.rms_error:.2g} nats (rms, measured)")
         )
-    if not _finish("dh", source, options, document, times, rows):
+    if not _finish("dh", source, options, document, times, rows, backend):
         return
     if options["per_frame"]:
         click.echo(f"\n{'frame':>8}{'envs':>9}{'mean dH':>11}{'largest':>11}{'novel':>9}")
@@ -222,6 +197,9 @@ def _elements_of(files: tuple[str, ...], options: dict[str, Any]) -> list[str]:
 
     numbers: set[int] = set()
     for spec in files:
+        if is_store(split_index(spec)[0]):
+            numbers |= {*open_store(split_index(spec)[0]).present}
+            continue
         for _, atoms in read_atoms(spec, options["type_map"]):
             numbers |= set(atoms.numbers.tolist())
     return [chemical_symbols[z] for z in sorted(numbers) if z < len(chemical_symbols)]  # the others are refused later
@@ -274,7 +252,9 @@ def overlap(files: tuple[str, ...], options: dict[str, Any]) -> None:
 def compare(first: str, second: str, options: dict[str, Any]) -> None:
     """Entropy difference of two trajectories."""
     check_outputs((first, second), options)
+    backend = Backend(options)
     times = _tell.Times()
+    options = with_stores(options, (first, second))
     elements = _elements_of((first, second), options) if options["species"] != "none" else None
     sources = [_open((spec,), options | {"elements": elements}, times) for spec in (first, second)]
     (h, origin), (other, _) = (_one_bandwidth(source) for source in sources)
@@ -293,7 +273,7 @@ def compare(first: str, second: str, options: dict[str, Any]) -> None:
             f"{first}, {second}: {frames} frames cannot be cut into {options['blocks']} blocks; give fewer --blocks"
         )
     states = []
-    with Workers(sources[0].jobs) as workers, progress_bar("kernel sums", "pair", quiet=options["quiet"]) as advance:
+    with backend.workers(times) as workers, progress_bar("kernel sums", "pair", quiet=options["quiet"]) as advance:
         for source in sources:
             states.append(
                 times.step("sums", lambda: _evenly_spaced(source, frames, h, options, workers, advance))  # noqa: B023
@@ -324,7 +304,7 @@ def compare(first: str, second: str, options: dict[str, Any]) -> None:
     found = (
         document | both[0] | flagged | {"elements": elements, "n_environments": a["n_environments"], "n_frames": frames}
     )
-    _tell.write_document("compare", (first, second), options, found, times, sources[0].jobs)
+    _tell.write_document("compare", (first, second), options, found, times, backend.n_workers)
     if options["quiet"]:
         return
     _tell.rows([sources[0].rows()[2], sources[0].rows()[3], _bandwidth_row(h, origin)])
@@ -339,7 +319,7 @@ def compare(first: str, second: str, options: dict[str, Any]) -> None:
     click.echo(f"\nH(B) - H(A)   {difference:.4f} ± {error:.4f} nats = k_B per atom")
     joule = f"{difference * gas:.3f} ± {error * gas:.3f} J/(mol K)"
     click.echo(f"{'':14}{joule}; both depend on h: a stand-in for the configurational entropy")
-    _tell.rows([times.row(sources[0].jobs)])
+    _tell.rows([times.row(backend.told)])
     for name, r in zip((first, second), results, strict=True):
         warn_of_blocks(f"{name}: ", r["autocorrelation_time"], frames, options["blocks"])
         if math.log(r["n_environments"]) - r["entropy"] < 0.01 * math.log(r["n_environments"]):

@@ -27,7 +27,7 @@ from quests_zenn._core.checks import DataError
 from quests_zenn._core.parallel import Workers, resolve_jobs
 from quests_zenn._core.progress import note_if_slow, progress_bar
 from quests_zenn.cli import _known, _options, _tell
-from quests_zenn.cli._source import SCORED, check_outputs
+from quests_zenn.cli._source import SCORED, check_outputs, needs_frames
 from quests_zenn.cli._tell import warn
 from quests_zenn.cli.filter import FOUND
 from quests_zenn.descriptors import element_symbols
@@ -37,6 +37,7 @@ from quests_zenn.io.frames import as_frame, holds_bare_types, read_atoms, select
 from quests_zenn.io.journal import Journal, journal_of
 from quests_zenn.io.outputs import check_output, make_writable
 from quests_zenn.io.plots import check_plot
+from quests_zenn.io.store import is_store
 from quests_zenn.uq.filter import FrameFilter, Verdict
 from quests_zenn.uq.reference import Reference
 
@@ -114,6 +115,8 @@ class FilterRun:
                 path = split_index(spec)[0]
                 if not os.path.exists(path):
                     raise DataError(f"{path}: no such file")
+                if is_store(path):
+                    needs_frames(spec, "a filter")
 
     def _run_header(self, known: _known.Known) -> dict[str, Any]:
         """What makes another run the same one."""

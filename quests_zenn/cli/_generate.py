@@ -16,11 +16,12 @@ from quests_zenn._core.parallel import resolve_jobs
 from quests_zenn._core.progress import progress_bar
 from quests_zenn.cli import _options, _tell
 from quests_zenn.cli._known import Known, open_known
-from quests_zenn.cli._source import SCORED, check_outputs
+from quests_zenn.cli._source import SCORED, check_outputs, needs_frames
 from quests_zenn.cli._tell import warn
-from quests_zenn.io.frames import read_atoms, stem
+from quests_zenn.io.frames import read_atoms, split_index, stem
 from quests_zenn.io.journal import journal_of
 from quests_zenn.io.outputs import write_scored
+from quests_zenn.io.store import is_store
 from quests_zenn.uq import GeneratedFrame
 from quests_zenn.uq import generate as generate_frames
 from quests_zenn.uq._guards import distances
@@ -41,6 +42,9 @@ def generate(files: tuple[str, ...], options: dict[str, Any]) -> None:
     """Structures near a target dH."""
     references: tuple[str, ...] = options["reference"]
     check_outputs((*files, *references), options, output=SCORED)
+    for spec in files:
+        if is_store(split_index(spec)[0]):
+            needs_frames(spec, "a walk")
     times = _tell.Times()
     known = open_known(references, {key: value for key, value in options.items() if key != "select"}, times=times)
     starts = times.step("reading", lambda: [item for spec in files for item in read_atoms(spec, options["type_map"])])

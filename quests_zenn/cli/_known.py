@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 import numpy as np
-from click.core import ParameterSource
 
 from quests_zenn._core.checks import DataError
 from quests_zenn.cli import _options, _tell
-from quests_zenn.cli._source import Source
+from quests_zenn.cli._source import Source, was_given
 from quests_zenn.descriptors._layout import relayout
 from quests_zenn.io.frames import split_index
 from quests_zenn.uq import Reference
@@ -104,13 +103,6 @@ def is_saved(name: str) -> bool:
             return stream.read(4) == b"PK\x03\x04"
     except OSError:
         return False  # whoever reads it says why
-
-
-def was_given(name: str, ctx: click.Context | None = None) -> bool:
-    """Whether the user gave this option of the command, by its name in Python."""
-    ctx = ctx or click.get_current_context(silent=True)
-    source = None if ctx is None else ctx.get_parameter_source(name)
-    return source not in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
 
 def open_reference(

@@ -17,12 +17,12 @@ from quests_zenn._core.progress import progress_bar
 from quests_zenn.cli import _known, _options, _tell
 from quests_zenn.cli._density import _bandwidth_row, _elements_of, _finish, _one_bandwidth
 from quests_zenn.cli._run import SCOPE_RUN
-from quests_zenn.cli._source import Source, check_outputs
+from quests_zenn.cli._source import Source, check_outputs, needs_frames, with_stores
 from quests_zenn.cli._tell import warn
 from quests_zenn.descriptors import element_symbols
 from quests_zenn.entropy.coordinates import MapCoordinates, map_coordinates
 from quests_zenn.io import chemiscope
-from quests_zenn.io.frames import read_atoms, stem
+from quests_zenn.io.frames import Facts, read_atoms, stem
 from quests_zenn.io.outputs import check_output, frame_mark
 from quests_zenn.io.plots_map import plot_map
 from quests_zenn.io.tables import write_table
@@ -55,12 +55,15 @@ class _MapSource(Source):
 
     def __init__(self, files: tuple[str, ...], options: dict[str, Any]) -> None:
         super().__init__(files, options | {"output": None}, False if options["reference"] else None)
+        if self.stores and options["output"].endswith(DATASET):
+            needs_frames(next(iter(self.stores)), "a data set for chemiscope")
         self.marks: list[int] = []
         self.kinds: list[Any] = []
 
     def _note(self, label: str, atoms: Any) -> None:
         super()._note(label, atoms)
-        self.marks.append(frame_mark(atoms))
+        if not isinstance(atoms, Facts):
+            self.marks.append(frame_mark(atoms))
         self.kinds.append(atoms.info.get("config_type"))
 
     def atom_numbers(self) -> np.ndarray:
@@ -133,11 +136,12 @@ def _reference(
         return None, None, options
     if any(map(_known.is_saved, references)):
         reference = _known.open_reference(references, options, times=times)
-        options = options | reference.parameters
+        options = with_stores(options | reference.parameters | {"agreed_with": references[0]}, files)
         asked = () if reference.species == "none" else _elements_of(files, options)
         saved = _known.Saved(reference, asked, options["precision"])
         saved_elements = None if reference.species == "none" else saved.elements
         return saved, saved_elements, options | {"saved_bandwidth": reference.bandwidth}
+    options = with_stores(options, (*references, *files))
     elements = None if options["species"] == "none" else _elements_of((*files, *references), options)
     known = Source(references, options | {"select": None, "elements": elements, "output": None, "energy_key": None})
     if len(known.requested) > 1:

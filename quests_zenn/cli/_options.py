@@ -81,6 +81,42 @@ class Bandwidths(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class Memory(click.ParamType):
+    """An amount of memory in bytes: ``4GB``, ``500MB``, ``2GiB``."""
+
+    name = "4GB"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        import math
+        import re
+
+        found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kMGT]?)(i?)B\s*", str(value), re.IGNORECASE)
+        if isinstance(value, int):
+            return value
+        amount = 0.0
+        if found is not None:
+            unit = 1024 if found[3] else 1000
+            amount = float(found[1]) * unit ** " KMGT".index(found[2].upper() or " ")
+        if not (math.isfinite(amount) and amount >= 1.0):
+            self.fail(f"{value!r} is no amount of memory; write for example 4GB, 500MB or 2GiB", param, ctx)
+        return int(amount)
+
+
+class Count(click.ParamType):
+    """A whole number of at least 1, also as ``1e9``."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = float(value)
+            if not (1.0 <= number <= 1e15 and number == int(number)):  # NaN neither
+                raise ValueError
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not a whole number from 1 to 1e15", param, ctx)
+        return int(number)
+
+
 class TypeMap(click.ParamType):
     """Elements of the atom types of a file: ``1=Cu,2=Zr``."""
 
@@ -146,19 +182,36 @@ estimator_option = click.option(
         help="How sums are done. auto: exact up to 50,000 environments, then sampled, with an error bar.",
 )  # fmt: skip
 
-estimator_options = _stack(
-    estimator_option,
-    click.option(
-        "--tolerance", type=PositiveFloat(), default=0.01, show_default=True,
-        help="Half-width of the 95% interval of H, nats, that samples aim at.",
-    ),
+tolerance_option = click.option(
+    "--tolerance", type=PositiveFloat(), default=0.01, show_default=True,
+    help="Half-width of the 95% interval of H, nats, that samples aim at.",
 )  # fmt: skip
+
+estimator_options = _stack(estimator_option, tolerance_option)
 
 by_option = click.option(
     "--by", metavar="KEY", help="Group frames by this key of their info (config_type, ...), by file, or by frame."
 )
 
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all samples.")
+
+memory_option = click.option(
+    "--memory", type=Memory(), metavar="4GB", help="Memory that may be taken in all (4GB, 500MB, 2GiB)."
+)
+
+backend_options = _stack(
+    click.option(
+        "--backend", type=click.Choice(["threads", "dask"]),
+        help="Who computes: threads of one process, or as many processes, which Dask runs [default: threads].",
+    ),
+    click.option(
+        "--scheduler", metavar="ADDRESS",
+        help="A Dask cluster that computes: tls://host:8786, or the file that its scheduler has written.",
+    ),
+    click.option("--tls-ca", metavar="FILE", type=click.Path(), help="Whom --scheduler tls://... must be signed by."),
+    click.option("--tls-cert", metavar="FILE", type=click.Path(), help="Certificate of this side, for tls://..."),
+    click.option("--tls-key", metavar="FILE", type=click.Path(), help="Its key [default: in the file of --tls-cert]."),
+)  # fmt: skip
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only predict time and memory.")
 

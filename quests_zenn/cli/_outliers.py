@@ -10,9 +10,10 @@ import numpy as np
 
 from quests_zenn._core.checks import DataError
 from quests_zenn._core.parallel import resolve_jobs
+from quests_zenn._core.remote import Remote
 from quests_zenn.cli import _known, _options, _tell
 from quests_zenn.cli._source import SCORED, Source, check_outputs, known
-from quests_zenn.descriptors import element_symbols
+from quests_zenn.descriptors import Environments, element_symbols
 from quests_zenn.io import plots_novel
 from quests_zenn.io.frames import stem
 from quests_zenn.uq import Reference
@@ -41,8 +42,8 @@ class _Marked(Source):
                 self.without_mark = f"{label}: no key {self.mark!r} (its info holds {known(atoms)})"
             self.marks.append("(none)" if value is None else str(value))
 
-    def describe(self) -> Any:
-        env = super().describe()
+    def describe(self, remote: Remote | None = None) -> Environments:
+        env = super().describe(remote)
         if self.without_mark and set(self.marks) == {"(none)"}:
             raise DataError(f"{self.without_mark}; nor has any other frame")
         return env

@@ -370,7 +370,8 @@ class PlanRun:
             best = f"best is 1 worker ({_tell.duration(found.seconds)})"
         if found.dominated_from is None:
             return f"workers share more than half of the time up to {costs.MOST_WORKERS:,}; {best}"
-        line = f"from {found.dominated_from:,} workers on, half of the time is not shared, most by {found.dominated_by}"
+        where = "always" if found.dominated_from == 1 else f"from {found.dominated_from:,} workers on"
+        line = f"{where}, half of the time or more is not shared, most by {found.dominated_by}"
         if found.communication_from is not None and found.communication_from > found.dominated_from:
             line += f" (from {found.communication_from:,} on, by communication)"
         return f"{line}; {best}"

@@ -15,9 +15,9 @@ from quests_zenn.cli import _known, _options, _tell
 from quests_zenn.cli._source import Source, check_outputs
 from quests_zenn.cli._tell import warn
 from quests_zenn.descriptors import element_symbols
+from quests_zenn.io.arrays import read_arrays
 from quests_zenn.io.frames import holds_bare_types
 from quests_zenn.uq import Reference
-from quests_zenn.uq._store import read_arrays
 from quests_zenn.uq.thresholds import STATISTICS
 
 _TOLD = {"atom": "of the atoms", "mean": "of the frames, by mean dH", "max": "of the frames, by largest dH"}

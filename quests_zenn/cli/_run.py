@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
@@ -14,10 +12,11 @@ import numpy as np
 from quests_zenn._core.checks import DataError
 from quests_zenn._core.parallel import Workers
 from quests_zenn._core.progress import progress_bar
+from quests_zenn._core.rows import piece_rows
 from quests_zenn.cli import _options, _tell
+from quests_zenn.cli._backend import Backend, kept
 from quests_zenn.cli._source import SCORED, Source, check_outputs
 from quests_zenn.cli._tell import warn
-from quests_zenn.descriptors import describe
 from quests_zenn.entropy import (
     EntropyEstimate,
     GroupMatrix,
@@ -32,6 +31,7 @@ from quests_zenn.entropy import (
     is_exact,
     time_blocks,
 )
+from quests_zenn.entropy._levels import reference_sizes
 from quests_zenn.entropy.approximate import DEFAULT_REFERENCES
 from quests_zenn.entropy.blocks import ASKED
 from quests_zenn.io.frames import stem
@@ -48,6 +48,7 @@ class EntropyRun:
     def __init__(self, files: tuple[str, ...], options: dict[str, Any]) -> None:
         check_outputs(files, options, output=SCORED)
         self.files, self.options = files, options
+        self.backend = Backend(options)
         self.source = Source(files, options)
         self.times = _tell.Times()
         self.times.seconds = self.source.seconds  # one list of steps
@@ -63,14 +64,69 @@ class EntropyRun:
         """Load the compiled kernels."""
         self.source.warm_up()
 
-    def compute(self) -> None:
-        """Read, describe, sum."""
-        self.warm_up()
-        self.source.describe()
-        self.bandwidths, self.sources = self.source.bandwidths()
-        self.times.step("sums", self.sum)
+    def run(self) -> None:
+        """Compute and report; what is kept of the work is needed until then."""
+        with kept(self.source.quiet) as keeper:
+            self.warm_up()
+            with self.backend.workers(self.times, keeper) as workers:
+                self.compute(workers)
+            self.report()
 
-    def sum(self) -> None:
+    def compute(self, workers: Workers) -> None:
+        """Read, describe, sum."""
+        if self.options["memory"] is not None:
+            self.taken = _tell.resident()
+            self.source.watch = self.check_memory
+        if not self.streams() or self.source.open_rows() is None:
+            self.source.describe(workers.remote)
+        elif self.options["memory"] is not None:
+            n, width = self.source.x.shape
+            self.check_memory(n, width, self.source.x.dtype.itemsize, loaded=False)
+        self.bandwidths, self.sources = self.source.bandwidths()
+        self.times.step("sums", lambda: self.sum(workers))
+
+    def streams(self) -> bool:
+        """Whether a store need not be read as a whole: samples are enough, and nothing is asked of parts."""
+        options = self.options
+        whole = ("by", "per_frame", "plot_file", "output", "blocks")
+        n = sum(len(store) for store in self.source.stores.values())
+        return (
+            options["estimator"] != "knn" and not is_exact(options["estimator"], n) and not any(map(options.get, whole))
+        )
+
+    def check_memory(self, n: int, width: int, itemsize: int, loaded: bool = True) -> None:
+        """Refuse what does not fit into --memory.
+
+        Raises
+        ------
+        DataError
+            If n environments do not.
+        """
+        options, limit = self.options, self.options["memory"]
+        h = len(self.source.requested)
+        if loaded:
+            exact = is_exact(options["estimator"], n) or bool(options["by"])
+            packed = 4 if options["precision"] == "float32" else 8
+            row = width * (itemsize + (packed if exact else 0)) + 8 * (3 * h + 6)
+            needs = self.taken + n * row
+        else:  # a random order for each level and one more, what is known of atoms; pieces, the largest sample
+            levels = len(reference_sizes(n))
+            sample = reference_sizes(n)[-2] if levels > 1 else 0
+            pieces = 5 * min(n, piece_rows(width)) * width * itemsize + 3 * sample * width * itemsize
+            needs = self.taken + n * (4 * (levels + 1) + 14) + pieces
+        if needs > limit:
+            told = f"{n:,} environments{' and more' if loaded and not self.source.stores else ''}"
+            advice = "a machine with more of it, or fewer frames (@::10), will do"
+            if loaded and not self.source.stores:
+                advice = "quests-zenn descriptors -o NAME.zarr writes a store, of which samples take less"
+            elif loaded:
+                advice = "--estimator sampled, and nothing asked of parts, takes less"
+            raise DataError(
+                f"{', '.join(self.files)}: {told} need about {_tell.size(needs)}, more than --memory "
+                f"{_tell.size(limit)}; {advice}"
+            )
+
+    def sum(self, workers: Workers) -> None:
         source, options = self.source, self.options
         x, centres, precision = source.x, source.centres, options["precision"]
         rng = np.random.default_rng(options["seed"])
@@ -80,10 +136,7 @@ class EntropyRun:
         wants_dh = bool(options["output"] or options["plot_file"])
         self.dh_error: np.ndarray | None = None
         pairs = len(x) * (len(x) + 1) // 2
-        with (
-            Workers(source.jobs) as workers,
-            progress_bar("kernel sums", "pair", total=pairs if exact else None, quiet=source.quiet) as advance,
-        ):
+        with progress_bar("kernel sums", "pair", total=pairs if exact else None, quiet=source.quiet) as advance:
             common: dict[str, Any] = {"precision": precision, "workers": workers}
             if exact:
                 value, diversity, self.dh = get_all_metrics(
@@ -167,46 +220,24 @@ class EntropyRun:
 
     def predict(self) -> None:
         """Time and memory of the run, from counting its atoms and measuring a small part of the work."""
+        from quests_zenn.cli._plan import forecast
+
         self.warm_up()
-        source, options = self.source, self.options
-        stream = source.stream()
-        first = list(islice(stream, 1))
-        while sum(map(len, first)) < 4096 and (frame := next(stream, None)) is not None:
-            first.append(frame)
-        before = time.perf_counter()
-        sample = describe(first, options["k"], options["cutoff"], options["species"], source.dtype, jobs=source.jobs)
-        per_environment = (time.perf_counter() - before) / len(sample)
-        for _ in stream:
-            pass
-        if "auto" in source.requested:
-            source.require_volumes()
-        n = sum(source.lengths)
-        asked = n if options["select"] is None else sum(map(len, source.selection))
-        exact = is_exact(options["estimator"], asked)
-        rows = 4096 if asked <= 4096 else 8192  # single precision begins above
-        part = np.resize(sample.x[:rows], (rows, sample.x.shape[1]))
-        before = time.perf_counter()
-        get_all_metrics(part, np.ones(len(source.requested)), precision=options["precision"], jobs=source.jobs)
-        per_pair = (time.perf_counter() - before) / rows**2
-        # samples: a few thousand times as many pairs as environments, and some for the tolerance
-        every = asked * asked
-        pairs = every if exact or options["by"] else min(every, 3_000 * asked + 6e5 / options["tolerance"] ** 2)
-        # what costs more than a symmetric sum is counted as so many of its pairs
+        click.echo(forecast(self.source, self.options, self._more_pairs))
+
+    def _more_pairs(self, asked: int, exact: bool) -> float:
+        """Work beside the sums of the whole, as pairs of a symmetric sum that takes as long."""
+        options, every = self.options, 0.5 * asked * asked
+        pairs = 0.0
         if options["estimator"] == "knn":
             pairs += 1.5 * every
         if options["by"]:
             pairs += 1.2 * every
         if options["blocks"]:
-            pairs += 1.2 * every if asked <= ASKED else 2.0 * ASKED * asked
+            pairs += 1.2 * every if asked <= ASKED else ASKED * asked
         if not exact and (options["output"] or options["plot_file"]):
-            pairs += 4.0 * asked * DEFAULT_REFERENCES
-        seconds = source.seconds["reading"] + per_environment * n + per_pair * pairs
-        matrix = n * sample.x.shape[1] * sample.x.itemsize
-        sums = n * 8 * (3 * len(source.requested) + 6)
-        click.echo(
-            f"{len(source.lengths)} frames, {n} environments: about {_tell.duration(seconds)} on {source.jobs} "
-            f"threads, {_tell.size(2 * matrix + sums + 250_000_000)} of memory"
-        )
+            pairs += 2.0 * asked * DEFAULT_REFERENCES
+        return pairs
 
     # ------------------------------------------------------------------ the telling
 
@@ -232,7 +263,7 @@ class EntropyRun:
         found = results[0] if len(results) == 1 else {"results": results}
         asked = {"by": options["by"], "blocks": options["blocks"]}
         found = found | self.source.parameters() | asked | {"scope": scope}
-        _tell.write_document("quests-entropy", self.files, options, found, self.times, self.source.jobs)
+        _tell.write_document("quests-entropy", self.files, options, found, self.times, self.backend.n_workers)
         if not options["quiet"]:
             self.print_table()
             self.print_warnings()
@@ -294,7 +325,7 @@ class EntropyRun:
                 f"{m:,} environments x {r:,}" for m, r in zip(found.environments, found.references, strict=True)
             )
             rows.append(("estimator", f"{found.estimator} ({asked} references; ± is one standard error)"))
-        rows.append(self.times.row(self.source.jobs))
+        rows.append(self.times.row(self.backend.told))
         _tell.rows(rows)
         if len(self.bandwidths) > 1:
             errors = found.estimator != "exact"

@@ -15,6 +15,7 @@ from quests_zenn.cli._source import Source, known
 from quests_zenn.descriptors import element_symbols
 from quests_zenn.descriptors._layout import block_names
 from quests_zenn.io.outputs import frame_mark
+from quests_zenn.io.store import Store, is_store, open_store
 
 #: Values that an error names.
 MOST_NAMED = 20
@@ -44,6 +45,8 @@ class Data:
         Of the descriptor.
     source : Source or None
         The frames, where there are any.
+    flagged : tuple of int, or None
+        Environments that are incomplete, and tied, where a store tells.
     """
 
     x: np.ndarray
@@ -55,6 +58,7 @@ class Data:
     cutoff: float
     species: str
     source: Structures | None = None
+    flagged: tuple[int, int] | None = None
 
     @property
     def sizes(self) -> np.ndarray:
@@ -63,7 +67,7 @@ class Data:
 
     def parameters(self) -> dict[str, Any]:
         """What the document says of its input."""
-        tied = incomplete = None
+        incomplete, tied = self.flagged or (None, None)
         if self.source is not None and hasattr(self.source, "environments"):
             incomplete, tied = self.source.flagged()
         return {
@@ -164,6 +168,8 @@ def load_environments(path: str) -> Data:
     DataError
         If it is something else.
     """
+    if is_store(path):
+        return _of_store(open_store(path))
     if path.endswith(".npy"):
         raise DataError(
             f"{path}: holds a matrix alone, and not which rows belong to one structure; quests-zenn descriptors -o "
@@ -193,6 +199,20 @@ def load_environments(path: str) -> Data:
     return Data(
         x, offsets, found["numbers"].astype(np.int64), names, tuple(map(str, found["elements"])), int(found["k"]),
         float(found["cutoff"]), str(found["species"]),
+    )  # fmt: skip
+
+
+def _of_store(store: Store) -> Data:
+    """Environments of a store, in memory."""
+    offsets = store.frame_offsets
+    if not (np.diff(offsets) > 0).all():
+        raise DataError(
+            f"{store.path}: some of its frames have no environments; describe whole frames, without --select"
+        )
+    return Data(
+        store.read(0, len(store)), offsets, store.numbers.astype(np.int64), store.labels, store.elements, store.k,
+        store.cutoff, store.species,
+        flagged=(int(np.count_nonzero(store.incomplete)), int(np.count_nonzero(store.tied))),
     )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ class Times:
     def row(self, jobs: int | str) -> tuple[str, str]:
         """The last row of a table; `jobs` is the number of threads, or that in words."""
         order = (
-            "loading", "reading", "descriptors", "sums", "selection", "curve", "walks", "splits", "writing",
+            "loading", "workers", "reading", "descriptors", "sums", "selection", "curve", "walks", "splits", "writing",
         )  # fmt: skip
         told = jobs if isinstance(jobs, str) else f"{jobs} threads"
         steps = ", ".join(f"{name} {self.seconds[name]:.2f}" for name in order if name in self.seconds)

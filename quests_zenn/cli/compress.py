@@ -105,7 +105,8 @@ class KeyValue(click.ParamType):
 )  # fmt: skip
 @click.option(
     "--chunk", type=click.IntRange(min=2), metavar="NUMBER",
-    help="For very large sets: two stages, the first on chunks of so many structures. Not the same selection.",
+    help="For very large sets: two stages, the first on chunks of so many structures. Not the same selection. Chunks "
+    "may be shared among workers of --backend dask.",
 )  # fmt: skip
 @one_bandwidth
 @_options.output_options
@@ -116,6 +117,7 @@ class KeyValue(click.ParamType):
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random, k_means, and of --plot."
 )
 @click.option("--quiet", is_flag=True, help="Print no table, no progress and no warnings.")
+@_options.backend_options
 @_options.dry_run_option
 @_options.ends_well
 def compress(files: tuple[str, ...], **options: Any) -> None:

@@ -22,11 +22,12 @@ _eps = click.option(
 )
 
 
-@click.command(context_settings=_HELP, short_help="Write environments to a file for NumPy.")
+@click.command(context_settings=_HELP, short_help="Write environments to a store or a file for NumPy.")
 @_files
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(), required=True,
-    help="Where to write: .npz with all that is known of the environments, or .npy with the matrix alone.",
+    help="Where to write: .zarr, a store that may be larger than memory; .npz with all that is known of the "
+    "environments; or .npy with the matrix alone.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @_options.descriptor_options
@@ -35,17 +36,26 @@ _eps = click.option(
     "--precision", type=click.Choice(["float64", "float32"]), default="float64", show_default=True,
     help="Arithmetic and storage.",
 )  # fmt: skip
+@_options.memory_option
+@_options.backend_options
 @click.option("--jobs", type=click.IntRange(min=1), help="Threads [default: all cores].")
 @click.option("--quiet", is_flag=True, help="Print no table, no progress and no warnings.")
 @_options.ends_well
 def descriptors(files: tuple[str, ...], **options: Any) -> None:
-    """Write the environments of all atoms to a file that NumPy reads.
+    """Write the environments of all atoms to a store, or to a file that NumPy reads.
 
-    A .npz file holds x, frame_offsets, numbers, labels, k, cutoff and species.
+    A store is a folder in the format Zarr, written in pieces: other commands take it in place of frames, whatever its
+    size. If the run is stopped or killed, the same command goes on where it was; --overwrite replaces a store that is
+    complete. A .npz file holds x, frame_offsets, numbers, labels, k, cutoff and species.
+
+    \b
+    Examples:
+      quests-zenn descriptors huge.lammpstrj --type-map 1=Cu -o store.zarr --memory 2GB
+      quests-entropy store.zarr
     """
-    from quests_zenn.cli import _density
+    from quests_zenn.cli import _descriptors
 
-    _density.descriptors(files, options)
+    _descriptors.descriptors(files, options)
 
 
 @click.command(context_settings=_HELP, short_help="How new atoms are to a reference.")
@@ -68,6 +78,7 @@ def descriptors(files: tuple[str, ...], **options: Any) -> None:
 @_options.descriptor_options
 @_options.frame_options
 @_options.run_options
+@_options.backend_options
 @_options.ends_well
 def dh(files: tuple[str, ...], **options: Any) -> None:
     """How surprising each atom of FILE is to a reference: dH = -ln p, in nats.
@@ -124,6 +135,7 @@ def overlap(files: tuple[str, ...], **options: Any) -> None:
 @_options.descriptor_options
 @_options.frame_options
 @_options.run_options
+@_options.backend_options
 @_options.ends_well
 def compare(first: str, second: str, **options: Any) -> None:
     """Entropy difference H(B) - H(A) of two trajectories, with its error.

@@ -31,6 +31,8 @@ from quests_zenn.cli import _options
 @_options.frame_options
 @_options.energy_option
 @_options.run_options
+@_options.backend_options
+@_options.memory_option
 @_options.dry_run_option
 @_options.version_option
 @_options.ends_well
@@ -38,7 +40,8 @@ def entropy(files: tuple[str, ...], **options: Any) -> None:
     """Information entropy of trajectories and data sets.
 
     FILE is anything that ASE reads (extended XYZ, .xyz.gz, LAMMPS dump, .traj, POSCAR, XDATCAR, vasprun, CIF, ...),
-    with an ASE index where only some frames are wanted: traj.xyz@::10. Several files make one data set.
+    with an ASE index where only some frames are wanted: traj.xyz@::10. Several files make one data set. A long run that
+    was stopped goes on where it was when the same command is given again.
 
     \b
     Examples:
@@ -48,6 +51,7 @@ def entropy(files: tuple[str, ...], **options: Any) -> None:
       quests-entropy traj.xyz --per-frame --plot entropy.png -o scored.xyz
       quests-entropy dataset.xyz --by config_type
       quests-entropy million_atoms.xyz --tolerance 0.005
+      quests-entropy huge.xyz --backend dask
     """
     from quests_zenn.cli._run import EntropyRun
 
@@ -55,5 +59,4 @@ def entropy(files: tuple[str, ...], **options: Any) -> None:
     if options["dry_run"]:
         run.predict()
     else:
-        run.compute()
-        run.report()
+        run.run()

@@ -19,6 +19,7 @@ from quests_zenn.cli.generate import generate
 from quests_zenn.cli.info import info
 from quests_zenn.cli.map import map_
 from quests_zenn.cli.outliers import outliers
+from quests_zenn.cli.plan import plan
 from quests_zenn.cli.reference import reference
 from quests_zenn.cli.thermo import thermo
 
@@ -47,6 +48,7 @@ for command in (
     fit,
     thermo,
     active,
+    plan,
     info,
 ):
     main.add_command(command)

@@ -3,10 +3,12 @@
 Rates are those of a `Machine`, counts those of some `Work`. With N environments of width d (b bytes each number), H
 bandwidths, W workers of T threads, and C threads of the process that has the command (the client), `predict` takes
 
-- *reading*: bytes of the files x rate of their format. The client reads, with one thread.
-- *descriptors*: N x seconds per environment / C. The client computes them.
+- *reading*: bytes of the files x rate of their format, by one thread of the client; larger files that can be cut
+  (extended XYZ, LAMMPS dumps) are read by workers, ranges of some 65,000 atoms each.
+- *descriptors*: N x seconds per environment / C, or by the workers that have read them; then bundles and bytes of rows
+  are collected, as below.
 - *writing*: N d b x seconds per byte of a store, if one is written.
-- *preparing*: N (1 + log2 of the blocks, at most 1,024) x seconds of packing. The client packs, with one thread.
+- *preparing*: N (1 + log2 of the blocks, at most 1,024) x seconds of packing / C. The client packs.
 - *sums*, exact: N^2 / 2 pairs. R runs of the set (about 16,384 rows each, at most 1,024 runs) make R (R + 1) / 2
   squares, the tasks. Tasks are whole: some workers wait for others in the last turn, of which there are tasks / (W T),
   rounded up. Each worker fetches the share 1 - (1 - 2 / R)^s of the packed set for its s squares, over the network;
@@ -48,6 +50,9 @@ MOST_WORKERS = 1_000_000
 
 #: Share of the time by which the best number of workers may miss the shortest.
 NEARLY = 0.05
+
+#: Formats that workers read by themselves, and atoms of a range of them.
+CUT, RANGE = ("xyz", "lammpstrj"), 65_536
 
 #: Stages of a plan, in their order.
 READING, DESCRIPTORS, WRITING = "reading", "descriptors", "writing"
@@ -357,13 +362,7 @@ def predict(
     held = PROCESS_BYTES + _held(work)
     stages = []
     if work.kind != "store":
-        read = work.input_bytes * machine.reading_of(work.kind)
-        described = work.new * machine.describing / client_threads
-        whole = PROCESS_BYTES + (0.0 if work.store else work.matrix_bytes)
-        stages += [
-            Stage(READING, read, bytes_read=work.input_bytes),
-            Stage(DESCRIPTORS, described, client_memory=whole),
-        ]
+        stages += _described(machine, work, at_once, workers, client_threads)
         if work.store:
             stages.append(Stage(WRITING, work.matrix_bytes * machine.writing, bytes_written=work.matrix_bytes))
     if work.store and work.exact:  # exact sums take the whole set into memory
@@ -374,6 +373,30 @@ def predict(
         machine, work, at_once, workers, client_threads, held, memory
     )  # fmt: skip
     return Plan(tuple(stages), workers, threads, client_threads)
+
+
+def _described(machine: Machine, work: Work, at_once: int, workers: int, client_threads: int) -> list[Stage]:
+    """Reading and describing, by workers where they can cut the files."""
+    read, described = work.input_bytes * machine.reading_of(work.kind), work.new * machine.describing
+    whole = PROCESS_BYTES + (0.0 if work.store else work.matrix_bytes)
+    if not at_once or work.kind not in CUT or work.new <= RANGE:
+        return [
+            Stage(READING, read, bytes_read=work.input_bytes),
+            Stage(DESCRIPTORS, described / client_threads, client_memory=whole),
+        ]
+    tasks = max(1, -(-work.new // RANGE))
+    reading, evenly = _turns(read, tasks, at_once)
+    describing, even = _turns(described, tasks, at_once)
+    bundles = n_bundles(tasks, read + described, work.matrix_bytes, at_once)
+    returning = bundles * machine.task + work.matrix_bytes * machine.collecting
+    of_one = PROCESS_BYTES + 2.0 * RANGE * work.width * work.itemsize
+    return [
+        Stage(READING, reading, evenly, tasks=tasks, bytes_read=work.input_bytes, worker_memory=of_one),
+        Stage(
+            DESCRIPTORS, describing + returning, even, returning, tasks, bytes_moved=work.matrix_bytes,
+            worker_memory=of_one, client_memory=whole,
+        ),
+    ]  # fmt: skip
 
 
 def _held(work: Work) -> float:
@@ -394,7 +417,7 @@ def _exact(
     """Packing, squares, and what comes back."""
     held += work.packed_bytes
     more = work.more_pairs * machine.pair / client_threads
-    preparing = Stage(PREPARING, machine.packing * halvings(work.n), client_memory=held)
+    preparing = Stage(PREPARING, machine.packing * halvings(work.n) / client_threads, client_memory=held)
     busy = work.pairs * machine.pair
     if not at_once or not work.elsewhere:
         alone = Stage(SUMS, busy / client_threads + more, client_memory=held, worker_memory=_idle(workers))

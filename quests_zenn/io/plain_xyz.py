@@ -18,6 +18,9 @@ from quests_zenn._core.checks import DataError
 #: Letters of a word that is read; a longer one is unusual.
 LONGEST = {"species": 4, "other": 32}
 
+#: A frame that says it has more atoms has none.
+MOST_ATOMS = 2**31
+
 _TRUTH = {"T": True, "True": True, "F": False, "False": False}
 
 
@@ -40,6 +43,8 @@ def plain_frames(
         Where the next frame is better read by ASE.
     DataError
         For a blank line between frames, which would end the file for ASE.
+    ValueError
+        For a frame that is cut short, or says it has far too many atoms; ASE would count to their number.
     """
     number, wanted = first, start
     header = stream.readline()
@@ -48,11 +53,15 @@ def plain_frames(
             n = int(header)
         except ValueError:
             raise UnusualError(wanted) from None
+        if n > MOST_ATOMS:
+            raise ValueError(f"frame {number} says that it has {n:,} atoms")
         comment = stream.readline()
         lines = list(islice(stream, n)) if n > 0 else []
+        if len(lines) < n:
+            raise ValueError(f"Frame has {len(lines)} atoms, expected {n}")  # as ASE says it
         header = stream.readline()
         # cells may follow the atoms
-        if len(lines) != n or n == 0 or header.lstrip().startswith("VEC"):
+        if n <= 0 or header.lstrip().startswith("VEC"):
             raise UnusualError(wanted)
         if number == wanted:
             try:

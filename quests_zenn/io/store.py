@@ -131,8 +131,10 @@ class FrameRecord:
                 raise ValueError(f"{name} of a frame")
         if found.get("n", -1) < 0 or found.get("file", 0) < 0 or "label" not in found:
             raise ValueError("label or size of a frame")
-        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in _numbers_of(found)):
+        if not all(map(_is_finite, found.get("properties", {}).values())):
             raise ValueError("properties of a frame")
+        if "volume" in found and not (_is_finite(found["volume"]) and found["volume"] > 0.0):
+            raise ValueError("volume of a frame")
         return cls(**{**found, "arrays": tuple(map(str, found.get("arrays", ())))})
 
 
@@ -142,8 +144,11 @@ _KINDS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _numbers_of(found: dict[str, Any]) -> list[Any]:
-    return list(found.get("properties", {}).values())
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # digits without end
+        return False
 
 
 @dataclass(frozen=True)
@@ -411,7 +416,7 @@ class StoreWriter:
         """Take up what an earlier run left; otherwise says why not."""
         key = _read_json(self.part / _RUN)
         record = _read_json(self.part / _RECORD)
-        if key is None or record is None or record.keys() != _empty_record().keys():
+        if key is None or record is None or not _is_record(record):
             return "what an earlier run left is not enough to go on from"
         for name in dict.fromkeys([*self.key, *key]):
             if key.get(name) != self.key.get(name):
@@ -432,7 +437,7 @@ class StoreWriter:
                 _write_whole(self.part / name / "zarr.json", layout.metadata())
                 layout.check(self.part)
                 self._arrays[name] = layout.open(self.part, write=True)
-        except (OSError, ValueError):  # DataError too
+        except (OSError, ValueError, ArithmeticError):  # DataError too; numbers may be too large for anything
             return "what an earlier run left is damaged"
         if len(self._lengths) != record["frames"] or sum(self._lengths) != record["first_row"]:
             return "what an earlier run left is damaged"
@@ -613,8 +618,6 @@ class StoreWriter:
             )
             self._still_ours()
             check_store_output(self.name, self.overwrite)
-            for name in (_RUN, _RECORD, _LINES):
-                (self.part / name).unlink(missing_ok=True)
             self._replace()
         self._finished = True
 
@@ -654,7 +657,9 @@ class StoreWriter:
         if self.target.exists():
             os.rename(self.target, old)
         os.rename(self.part, self.target)
-        (self.target / _LOCK).unlink()  # not before: whoever waits for it must not find a folder without
+        # not before: a run that is killed here could not go on, and whoever waits for the lock must find it
+        for name in (_RUN, _RECORD, _LINES, _LOCK):
+            (self.target / name).unlink(missing_ok=True)
         shutil.rmtree(old, ignore_errors=True)
         _force(self.target.parent)
 
@@ -665,6 +670,15 @@ def _empty_record() -> dict[str, Any]:
         "chunks": 0, "width": 0, "frames": 0, "first_row": 0, "bytes": 0, "digest": "", "n_tied": 0, "n_incomplete": 0,
         "present": [],
     }  # fmt: skip
+
+
+def _is_record(found: Mapping[str, Any]) -> bool:
+    """Whether it is one of `_empty_record`, by the types of its values."""
+    wanted = _empty_record()
+    if found.keys() != wanted.keys() or any(type(found[name]) is not type(wanted[name]) for name in wanted):
+        return False
+    numbers = [value for value in found.values() if isinstance(value, int)] + found["present"]
+    return all(type(number) is int and number >= 0 for number in numbers)
 
 
 def _symbols(numbers: Sequence[int]) -> list[str]:
@@ -921,7 +935,12 @@ class Store:
         self.token = str(found["token"])
         self.n_frames, self.n_tied = frames, _whole(found, "n_tied", 0)
         self.n_incomplete = _whole(found, "n_incomplete", 0)
-        self.present: tuple[int, ...] = tuple(int(number) for number in found["present"])
+        self.present: tuple[int, ...] = tuple(found["present"])
+        if not all(type(number) is int and 0 <= number <= np.iinfo(np.int16).max for number in self.present):
+            raise ValueError("present")
+        symbols = {*_symbols(self.present)}
+        if not symbols or not symbols <= {*self.elements} or (self.species == "none" and len(symbols) < e):
+            raise ValueError("elements are not those of its atoms")
         self.provenance: list[dict[str, Any]] = [dict(part) for part in found["provenance"]]
         self.versions: dict[str, str] = dict(found["versions"])
         text = self._text_length()

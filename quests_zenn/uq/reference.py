@@ -19,11 +19,11 @@ from quests_zenn.descriptors import DEFAULT_CUTOFF, DEFAULT_K, Environments, des
 from quests_zenn.descriptors._layout import block_names, columns_of, relayout
 from quests_zenn.descriptors.environments import SPECIES
 from quests_zenn.entropy import DEFAULT_BANDWIDTH
+from quests_zenn.io.arrays import MappedFile, read_arrays, write_arrays
 from quests_zenn.io.frames import FrameSource
 from quests_zenn.io.outputs import versions
 from quests_zenn.uq._frames import FrameStream
 from quests_zenn.uq._shards import Shard
-from quests_zenn.uq._store import MappedFile, read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from quests_zenn.uq.thresholds import LeftOut

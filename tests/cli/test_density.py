@@ -193,7 +193,7 @@ def test_descriptors_are_written_for_numpy() -> None:
 
 
 def test_descriptors_refuse_what_they_cannot_write() -> None:
-    refused(r"x.txt: environments are written as \.npz", "descriptors", "cold.xyz", "-o", "x.txt")
+    refused(r"x.txt: environments are written as \.zarr", "descriptors", "cold.xyz", "-o", "x.txt")
     refused("cold.xyz: exists already|is an input", "descriptors", "cold.xyz", "-o", "cold.xyz")
     refused("Missing option '-o'", "descriptors", "cold.xyz", status=2)
     refused("nothing.xyz: no such file", "descriptors", "nothing.xyz", "-o", "x.npz")

@@ -79,7 +79,7 @@ def test_bytes_of_exact_sums() -> None:
     assert plan.bytes_moved == sum(s.bytes_moved for s in plan.stages)
     assert plan.seconds == pytest.approx(plan.parallel + plan.communication + plan.serial)
     # a worker of very many holds two runs at most
-    many = predict(Machine(), MANY, 524_800)
+    many = predict(Machine(), replace(MANY, kind="store"), 524_800)
     assert many.worker_memory == pytest.approx(costs.PROCESS_BYTES + MANY.packed_bytes * 2 / 1024, rel=1e-3)
     assert predict(Machine(), MANY, 1).worker_memory == pytest.approx(costs.PROCESS_BYTES + MANY.packed_bytes, rel=1e-3)
 
@@ -145,12 +145,29 @@ def test_a_shared_disk_is_a_limit() -> None:
     assert predict(slow, SAMPLED, 39).seconds > SAMPLED.n * 63 * 4 * 1e-6
 
 
+def test_files_that_can_be_cut_are_read_and_described_by_workers() -> None:
+    work = Work(n=100 * costs.RANGE, width=63, input_bytes=1e6, kind="lammpstrj")
+    machine = replace(IDEAL, describing=1e-5, reading={"lammpstrj": 1e-6, "other": 1e-6})
+    alone = predict(machine, work, 0)
+    shared = predict(machine, work, 50)
+    for name in ("reading", "descriptors"):
+        assert stage(shared, name).seconds == pytest.approx(stage(alone, name).seconds / 50, rel=1e-6)
+    assert stage(shared, "descriptors").bytes_moved == work.matrix_bytes
+    # others are read here
+    whole = predict(machine, replace(work, kind="other"), 50)
+    assert stage(whole, "reading").seconds == stage(alone, "reading").seconds
+    # and rows that come back take the time of the client
+    slow = predict(replace(machine, collecting=1e-9), work, 50)
+    extra = stage(slow, "descriptors").seconds - stage(shared, "descriptors").seconds
+    assert extra == pytest.approx(1e-9 * work.matrix_bytes)
+
+
 # --- where it ends ----------------------------------------------------------------------------------------------------
 
 
 def test_serial_work_takes_half_where_the_sums_are_as_short() -> None:
-    work = replace(MANY, input_bytes=10.0)
-    found = limits(replace(IDEAL, reading={"xyz": 1.0}), work)
+    work = replace(MANY, input_bytes=10.0, kind="other")  # a file that workers cannot cut
+    found = limits(replace(IDEAL, reading={"other": 1.0}), work)
     # 10 s + 1000 s / W
     assert found.dominated_from == pytest.approx(100, abs=1)
     assert found.dominated_by == "reading"

@@ -167,6 +167,15 @@ def test_what_is_wrong_is_told_where_it_is(name: str) -> None:
         list(frames)
 
 
+@pytest.mark.parametrize(
+    ("n", "what"), [(10**9, "Frame has 1 atoms, expected 1000000000"), (10**25, "frame 2 says that it has 10,000,000")]
+)
+def test_nobody_counts_to_a_number_of_atoms_that_is_not_there(n: int, what: str) -> None:
+    Path("t.xyz").write_text("1\n\nHe 3 0 0\n" * 2 + f"{n}\n\nHe 3 0 0\n")
+    with pytest.raises(DataError, match=rf"t\.xyz: cannot be read after 2 good frames \({what}"):
+        list(read_atoms("t.xyz"))
+
+
 @given(
     st.lists(
         st.tuples(

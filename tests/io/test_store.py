@@ -376,6 +376,45 @@ def test_what_is_left_and_damaged_is_not_used(harm: str) -> None:
     content.assert_in(open_store("s.zarr", verify=True))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"chunks": "2"}, {"chunks": -1}, {"width": 10**40}, {"bytes": 10**40}, {"digest": 5}, {"present": ["x"]}],
+)
+def test_a_record_that_lies_is_not_used(changes: dict[str, Any]) -> None:
+    content = Content()
+    content.write(frames=20)
+    path = Path(".s.zarr.part/record.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    writer = content.write()
+    assert writer.n_frames == 0
+    assert re.search("what an earlier run left is (damaged|not enough to go on from)", writer.began_anew)
+    content.assert_in(open_store("s.zarr", verify=True))
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_run_that_ends_at_the_last_renaming_goes_on(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = Content()
+    if call == 2:
+        Content(5).write()
+    calls, really = [], os.rename
+
+    def rename(*names: Any) -> None:
+        calls.append(names)
+        if len(calls) == call:
+            raise OSError(errno.EIO, "no more")
+        really(*names)
+
+    monkeypatch.setattr(os, "rename", rename)
+    refused(r"s.zarr: cannot be written \(no more\); what is finished is kept", content.write, overwrite=True)
+    monkeypatch.setattr(os, "rename", really)
+    writer = content.write(overwrite=True)
+    assert not writer.began_anew
+    assert writer.n_frames > 10
+    content.assert_in(open_store("s.zarr", verify=True))
+    assert {*os.listdir("s.zarr")} == {"zarr.json", "x", "numbers", "flags", "frame_lengths", "frames"}
+    assert os.listdir() == ["s.zarr"]
+
+
 def test_two_processes_cannot_write_one_store() -> None:
     process = begin()
     part = Path(".s.zarr.part")
@@ -506,6 +545,8 @@ STRANGE: dict[str, tuple[str, Any, str]] = {
     "chunk": ("", lambda own: own.update(rows_per_chunk=10**9), r"damaged \(rows_per_chunk\)"),
     "dtype": ("", lambda own: own.update(dtype="object"), r"damaged \(dtype\)"),
     "text": ("", lambda own: own.update(cutoff=[]), "what it says of itself is damaged"),
+    "present": ("", lambda own: own.update(present=[10**30]), r"damaged \(present\)"),
+    "elements": ("", lambda own: own.update(elements=["Cu"]), r"damaged \(elements are not those of its atoms\)"),
     "missing": ("", lambda own: own.pop("token"), r"damaged \('token'\)"),
     "object": ("x", lambda found: found.update(data_type="object"), "its array x has another form than this package"),
     "pickle": ("x", lambda found: found.update(codecs=[{"name": "numcodecs.pickle"}]), "its array x has another form"),
@@ -548,6 +589,8 @@ def test_frames_that_do_not_fit_are_refused() -> None:
     [
         b"[]\n", b"{}\n", b'{"n": -1, "label": "a"}\n', b'{"n": 1, "label": 5}\n', b'{"n": 1, "label": "a", "q": 1}\n',
         b'{"n": 1, "label": "a", "properties": {"energy": "x"}}\n', b'{"n": true, "label": "a"}\n', b"x\n",
+        b'{"n": 1, "label": "a", "volume": -5}\n', b'{"n": 1, "label": "a", "volume": NaN}\n',
+        b'{"n": 1, "label": "a", "properties": {"energy": 1%s}}\n' % (b"0" * 400),
     ],
 )  # fmt: skip
 def test_records_of_frames_are_judged(line: bytes) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from quests_zenn import DataError
-from quests_zenn.uq._store import read_arrays, write_arrays
+from quests_zenn.io.arrays import read_arrays, write_arrays
 
 ARRAYS = {
     "x": np.random.default_rng(0).normal(size=(100, 7)),
     "small": np.arange(3, dtype=np.int64),
     "none": np.zeros((0, 4), np.float32),
+    "one": np.array(7),
 }
 META = {"format": "a test", "values": [0.1, 1e-300], "name": "Ångström"}
 

@@ -43,7 +43,7 @@ def write_arrays(
     """
     with replacing(path, overwrite) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, values in arrays.items():
-            contiguous = np.ascontiguousarray(values)
+            contiguous = np.asarray(values, order="C")  # single numbers stay so
             with _member(archive, f"{name}.npy") as stream:
                 np.lib.format.write_array(stream, contiguous, version=(1, 0), allow_pickle=False)
         with _member(archive, _META) as stream:
