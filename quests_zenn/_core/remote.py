@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import Any, Protocol, overload
 
 import numpy as np
@@ -108,13 +110,28 @@ class Keeper(Protocol):
         ...
 
 
-def fingerprint(*parts: Any) -> str:
-    """A key for arrays, numbers and text: equal parts have equal keys, and no others."""
-    import hashlib
+@cache
+def versions() -> Mapping[str, str]:
+    """Versions in this process that decide on the last bits of results; of Python without the last number."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
 
     from quests_zenn import __version__
 
-    digest = hashlib.blake2b(__version__.encode(), digest_size=16)
+    found = {"quests_zenn": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
+    for name in ("numpy", "numba", "llvmlite"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return MappingProxyType(found)
+
+
+def fingerprint(*parts: Any) -> str:
+    """A key for arrays, numbers and text, and the versions in use: equal ones have equal keys, and no others."""
+    import hashlib
+
+    digest = hashlib.blake2b(repr(versions()).encode(), digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):
             array = np.ascontiguousarray(part)

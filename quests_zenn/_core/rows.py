@@ -98,10 +98,10 @@ class SomeRows:
     whole: Rows
     members: npt.NDArray[np.integer]
 
-    @property
+    @cached_property
     def token(self) -> str:
-        """That of the whole: which rows are meant is known beside it."""
-        return self.whole.token
+        """Of the whole, and of which rows are meant."""
+        return fingerprint(self.whole.token, self.members)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -124,9 +124,23 @@ class SomeRows:
         """Some rows."""
         return self.whole.take(self.members[rows])
 
-    def piece(self, first: int, last: int) -> FloatArray:
-        """Rows [first, last)."""
-        return self.read(first, last)
+    def piece(self, first: int, last: int) -> Any:
+        """Rows [first, last), to be taken from the whole where they are needed."""
+        whole = self.whole.piece(0, 0)
+        return _Taken(whole, self.members[first:last]) if hasattr(whole, "source") else self.read(first, last)
+
+
+@dataclass(frozen=True, eq=False)
+class _Taken:
+    """Some rows of a matrix that another process opens."""
+
+    whole: Any
+    members: npt.NDArray[np.integer]
+
+    def load(self) -> FloatArray:
+        """The rows."""
+        found: FloatArray = self.whole.source().take(self.members)
+        return found
 
 
 def piece_rows(d: int) -> int:

@@ -10,12 +10,16 @@ from typing import Any
 
 import click
 
+from quests_zenn._core.checks import DataError
 from quests_zenn._core.parallel import Workers, resolve_jobs
 from quests_zenn._core.progress import note_if_slow
 from quests_zenn._core.remote import Keeper
 from quests_zenn.cli import _options
-from quests_zenn.cli._tell import Times
+from quests_zenn.cli._tell import Times, size
 from quests_zenn.io.keeper import DiskKeeper
+
+#: Bytes that a worker process takes before it has any data, and for the least of them.
+OF_WORKER = 350_000_000
 
 #: Files that only a cluster needs, as `quests_zenn.distributed.connect` calls them.
 _TLS = ("tls_ca", "tls_cert", "tls_key")
@@ -43,6 +47,17 @@ class Backend:
         if given and scheduler is None:
             raise click.UsageError(f"--{given[0].replace('_', '-')} belongs to --scheduler")
         self.name = "threads" if scheduler is None and options["backend"] != "dask" else "dask"
+        #: Bytes that this process may take, where that is limited: with processes beside it, half of what all may take.
+        self.memory: int | None = options.get("memory")
+        self.share = ""
+        if self.memory is not None and self.name == "dask" and scheduler is None:
+            self.memory //= 2
+            self.share = ", half of which is for workers"
+            if self.memory < self.jobs * OF_WORKER:
+                raise DataError(
+                    f"--memory {size(options['memory'])} is too little for {self.jobs} worker processes; they take at "
+                    f"least {size(2 * self.jobs * OF_WORKER)} together with this one"
+                )
 
     @property
     def told(self) -> str:
@@ -82,10 +97,7 @@ class Backend:
         options = self.options
         if options["scheduler"] is not None:
             return connect(options["scheduler"], *(options[name] for name in _TLS))
-        memory = options.get("memory")  # the other half is for this process
-        return local_cluster(
-            self.jobs, memory=None if memory is None else memory / 2, dashboard=not self.quiet and _has_bokeh()
-        )
+        return local_cluster(self.jobs, memory=self.memory, dashboard=not self.quiet and _has_bokeh())
 
     def _tell_dashboard(self, link: str | None) -> None:
         if self.quiet:

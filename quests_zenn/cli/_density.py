@@ -13,7 +13,7 @@ from quests_zenn._core.checks import DataError, bandwidth_list, whole_number
 from quests_zenn._core.parallel import Workers
 from quests_zenn._core.progress import progress_bar
 from quests_zenn.cli import _known, _options, _tell
-from quests_zenn.cli._backend import Backend
+from quests_zenn.cli._backend import Backend, kept
 from quests_zenn.cli._run import MOST_COLUMNS, group_document, print_groups, short_names, warn_of_blocks
 from quests_zenn.cli._source import SCORED, Source, check_outputs, with_stores
 from quests_zenn.cli._tell import warn
@@ -92,7 +92,8 @@ def dh(files: tuple[str, ...], options: dict[str, Any]) -> None:
     y_labels = None if known.centres is None else source.centres
     precision = options["precision"]
     with (
-        backend.workers(times) as workers,
+        kept(source.quiet) as keeper,
+        backend.workers(times, keeper) as workers,
         progress_bar("kernel sums", "pair", total=len(source.x) * len(known.x), quiet=source.quiet) as advance,
     ):
         found = times.step(
@@ -273,7 +274,11 @@ def compare(first: str, second: str, options: dict[str, Any]) -> None:
             f"{first}, {second}: {frames} frames cannot be cut into {options['blocks']} blocks; give fewer --blocks"
         )
     states = []
-    with backend.workers(times) as workers, progress_bar("kernel sums", "pair", quiet=options["quiet"]) as advance:
+    with (
+        kept(options["quiet"]) as keeper,
+        backend.workers(times, keeper) as workers,
+        progress_bar("kernel sums", "pair", quiet=options["quiet"]) as advance,
+    ):
         for source in sources:
             states.append(
                 times.step("sums", lambda: _evenly_spaced(source, frames, h, options, workers, advance))  # noqa: B023

@@ -133,6 +133,7 @@ class _ToStore:
         """Read, describe, write; tell."""
         options, times = self.options, self.times
         inputs = [_known_again(spec) for spec in self.files]
+        inodes = [_inode(spec) for spec in self.files]
         times.step("loading", self.source.warm_up)
         if options["species"] != "none":  # columns depend on all of them
             self.elements = tuple(sorted(times.step("reading", lambda: _elements_of(self.files, options))))
@@ -144,8 +145,8 @@ class _ToStore:
             with writer, self.backend.workers(times) as workers:
                 self._tell_of_what_is_there(writer)
                 self._write(writer, batch, workers.remote)
-                for spec, known in zip(self.files, inputs, strict=True):
-                    _require_same(spec, known, options["quiet"])
+                for spec, known, inode in zip(self.files, inputs, inodes, strict=True):
+                    _require_same(spec, known, inode, options["quiet"])
                 writer.finish(self._provenance(writer, inputs))
         except KeyboardInterrupt:
             if writer.n_kept:  # also what was on its way to the disk
@@ -217,7 +218,7 @@ class _ToStore:
         return total
 
     def _described(self, frames: list[Frame]) -> Environments:
-        options, limit, n = self.options, self.options.get("memory"), sum(map(len, frames))
+        options, limit, n = self.options, self.backend.memory, sum(map(len, frames))
         if limit is not None and n > 1.5 * self.most_atoms and n * self.per_atom > limit - self.taken:
             largest = max(frames, key=len)
             needs = 1.05 * (self.taken + n * self.per_atom)
@@ -235,7 +236,7 @@ class _ToStore:
 
     def _batch_atoms(self) -> int:
         """Atoms of a batch, as many as memory allows."""
-        limit = self.options.get("memory")
+        limit = self.backend.memory
         width = len(block_names(self.elements, self.options["species"])) * (2 * self.options["k"] - 1)
         row = width * np.dtype(self.dtype).itemsize
         if limit is None:
@@ -316,13 +317,21 @@ def _known_again(spec: str) -> dict[str, Any]:
     return {"path": path, "index": index, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
-def _require_same(spec: str, known: dict[str, Any], quiet: bool) -> None:
+def _inode(spec: str) -> int | None:
+    """Number of the file itself, which another one of that name does not have."""
+    try:
+        return os.stat(split_index(spec)[0]).st_ino
+    except OSError:
+        return None
+
+
+def _require_same(spec: str, known: dict[str, Any], inode: int | None, quiet: bool) -> None:
     """Refuse a file that was written to while it was read; one that has only grown is told."""
     now = _known_again(spec)
     if now == known or now["size"] is None or not os.path.isfile(now["path"]):
         return
     name = split_index(spec)[0]
-    if known["size"] is None or now["size"] <= known["size"]:
+    if known["size"] is None or now["size"] <= known["size"] or _inode(spec) != inode:
         raise DataError(f"{name}: was changed while it was read; repeat the command")
     if not quiet:
         warn(f"{name}: has grown while it was read, so there may be frames that are not in the store")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,8 @@ def described_elsewhere(
     if ranges is None or len(ranges) < 2:
         return None
     left = [part for part in ranges if part.last > skip]
-    tasks = [Task((), (name, part, dict(type_map or {}), energy_key, file, how)) for part in left]
+    path = os.path.abspath(name)  # other processes may stand elsewhere
+    tasks = [Task((), (path, name, part, dict(type_map or {}), energy_key, file, how)) for part in left]
 
     def results() -> Iterator[tuple[Environments, list[FrameRecord]]]:
         for part, (env, records) in zip(left, remote.map(describe_range, [], tasks), strict=True):
@@ -75,11 +77,11 @@ def described_elsewhere(
 
 
 def describe_range(
-    name: str, part: FrameRange, type_map: Mapping[int, int], energy_key: str | None, file: int, how: How
+    path: str, name: str, part: FrameRange, type_map: Mapping[int, int], energy_key: str | None, file: int, how: How
 ) -> tuple[Environments, list[FrameRecord]]:
-    """Environments of some frames of a file, in the calling thread."""
+    """Environments of some frames of a file, in the calling thread. `name` is what messages call it."""
     frames, records = [], []
-    for label, atoms in range_atoms(name, part, type_map):
+    for label, atoms in range_atoms(path, part, type_map, name):
         frame = as_read(label, atoms, energy_key)
         frames.append(frame)
         records.append(record_of(frame, len(frame), file, facts_of(atoms)))

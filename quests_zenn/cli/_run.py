@@ -77,11 +77,15 @@ class EntropyRun:
         if self.options["memory"] is not None:
             self.taken = _tell.resident()
             self.source.watch = self.check_memory
-        if not self.streams() or self.source.open_rows() is None:
+        rows = self.source.open_rows() if self.streams() else None
+        if rows is None:
             self.source.describe(workers.remote)
-        elif self.options["memory"] is not None:
-            n, width = self.source.x.shape
-            self.check_memory(n, width, self.source.x.dtype.itemsize, loaded=False)
+        else:
+            loaded = is_exact(self.options["estimator"], len(rows))  # a part of the store may be small
+            if self.options["memory"] is not None:
+                self.check_memory(*rows.shape, rows.dtype.itemsize, loaded=loaded)
+            if loaded:
+                self.source.x = rows.read(0, len(rows))
         self.bandwidths, self.sources = self.source.bandwidths()
         self.times.step("sums", lambda: self.sum(workers))
 
@@ -102,7 +106,8 @@ class EntropyRun:
         DataError
             If n environments do not.
         """
-        options, limit = self.options, self.options["memory"]
+        options, limit = self.options, self.backend.memory
+        assert limit is not None
         h = len(self.source.requested)
         if loaded:
             exact = is_exact(options["estimator"], n) or bool(options["by"])
@@ -123,7 +128,7 @@ class EntropyRun:
                 advice = "--estimator sampled, and nothing asked of parts, takes less"
             raise DataError(
                 f"{', '.join(self.files)}: {told} need about {_tell.size(needs)}, more than --memory "
-                f"{_tell.size(limit)}; {advice}"
+                f"{_tell.size(options['memory'])}{self.backend.share}; {advice}"
             )
 
     def sum(self, workers: Workers) -> None:

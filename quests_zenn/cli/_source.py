@@ -23,7 +23,7 @@ from quests_zenn.cli import _options
 from quests_zenn.cli._ranges import How, described_elsewhere
 from quests_zenn.cli._tell import warn
 from quests_zenn.descriptors import Environments, describe, element_symbols, volume_per_atom
-from quests_zenn.descriptors._layout import relayout
+from quests_zenn.descriptors._layout import block_names, relayout
 from quests_zenn.descriptors.environments import BATCH_ATOMS
 from quests_zenn.entropy import DEFAULT_BANDWIDTH, get_all_metrics, get_bandwidth
 from quests_zenn.io.ahead import ahead
@@ -94,6 +94,7 @@ class Source:
         self.chosen: np.ndarray | None = None
         #: told how many environments there are, how wide they are, and the bytes of a number, before there are more
         self.watch: Callable[[int, int, int], None] | None = None
+        self.n_described, self.present = 0, set[int]()
 
     def stream(self, files: Sequence[str] | None = None) -> Iterator[Frame]:
         """Frames from the files, all or some; what later steps need of each is noted down in passing."""
@@ -107,6 +108,8 @@ class Source:
                 if frame is None:
                     return
                 self._note(frame.label, atoms)
+                if self.watch is not None:
+                    self.present.update(np.unique(frame.numbers).tolist())
                 self.lengths.append(len(frame))
                 self.labels.append(frame.label)
                 self.specs.append(self.spec)
@@ -196,14 +199,14 @@ class Source:
 
     def _counted(self, advance: Any) -> Callable[[int], None]:
         """`advance`, which also tells whoever watches."""
-        rows = 0
 
         def count(more: int) -> None:
-            nonlocal rows
-            rows += more
+            self.n_described += more
             advance(more)
             if self.watch is not None:
-                self.watch(rows, 2 * self.options["k"] - 1, np.dtype(self.dtype).itemsize)
+                elements = element_symbols(np.array(sorted(self.present), np.int64))
+                width = len(block_names(elements, self.options["species"])) * (2 * self.options["k"] - 1)
+                self.watch(self.n_described, width, np.dtype(self.dtype).itemsize)
 
         return count
 

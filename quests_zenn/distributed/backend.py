@@ -12,7 +12,6 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
 
-from quests_zenn import __version__
 from quests_zenn._core.checks import DataError
 from quests_zenn._core.remote import Task
 from quests_zenn.distributed import worker
@@ -35,6 +34,9 @@ LOST, BLAMED, IN_A_ROW = 3, 2, 12
 
 #: Seconds in which results of a bundle must come from the worker that has them, or they count as lost.
 FETCHING = 60.0
+
+#: Seconds after which workers are counted again.
+COUNT = 5.0
 
 #: Seconds between two looks at whether there is anyone left, while nothing comes back.
 LOOK = 1.0
@@ -212,6 +214,7 @@ class _Run:
         self.seconds_per_task = 0.0
         self.bytes_per_task = self.carried_per_task = 0.0
         self.losses = 0
+        self.counted = time.monotonic()
 
     def results(self) -> Iterator[Any]:
         """See `DaskBackend.map`."""
@@ -288,7 +291,7 @@ class _Run:
             if worker.size_of(calls) > LARGE:
                 calls = bundle.carried = self._put(calls)
             bundle.future = self.backend.client.submit(
-                worker.run_bundle, self.function, __version__, data, [self.names[i] for i in places], calls,
+                worker.run_bundle, self.function, worker.installed(), data, [self.names[i] for i in places], calls,
                 key=f"{getattr(self.function, '__name__', 'task')}-{uuid.uuid4().hex}", pure=False,
                 workers=None if address is None else [address],
             )  # fmt: skip
@@ -339,6 +342,8 @@ class _Run:
                 future.add_done_callback(lambda future: self.arrived.put((bundle, future)))
             return
         self.losses = 0
+        if time.monotonic() - self.counted > COUNT:  # more may have come
+            self.counted, _ = time.monotonic(), self.backend.n_workers
         self._measure(found, seconds)
         future.release()
         bundle.future = bundle.carried = None
@@ -373,10 +378,10 @@ class _Run:
                 bundle, future = self.arrived.get_nowait()
                 if bundle.future is not future:
                     continue
-                if future is None or future.cancelled():
-                    lost.append(bundle)
-                else:
+                if future is not None and not future.cancelled():
                     kept.append((bundle, future))
+                elif bundle not in lost:
+                    lost.append(bundle)
         for item in kept:
             self.arrived.put(item)
         self.losses += 1

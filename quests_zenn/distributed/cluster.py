@@ -146,7 +146,10 @@ def _connected(
 
         def start() -> Any:
             opened.close()
-            address = _address(given)  # a scheduler that was started again may have another one
+            try:
+                address = _address(given)  # a scheduler that was started again may have another one
+            except DataError as error:  # its file was right before, and will be there again
+                raise OSError(str(error)) from None
             security = _certificates(address, *files)
             client = Client(address, timeout=timeout, set_as_default=False, **security)
             opened.callback(_close, client)
@@ -247,10 +250,10 @@ def _compare_versions(backend: DaskBackend) -> None:
     DataError
         If a version differs, or the package is not installed there.
     """
-    here = worker.versions()
+    here = worker.installed()
     try:
         backend.wait_for_workers()
-        answers = backend.everywhere(worker.versions)
+        answers = backend.everywhere(worker.installed)
     except DataError:
         raise
     except Exception as error:  # they do not know what they are asked

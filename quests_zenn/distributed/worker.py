@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import platform
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from quests_zenn import __version__
 from quests_zenn._core.checks import DataError
+from quests_zenn._core.remote import versions
 
 #: What is kept of pieces that a worker has read by itself, where its memory has no limit: bytes.
 KEPT = 512_000_000
@@ -72,12 +69,11 @@ def aligned(data: Any) -> Any:
         return type(data)(*(aligned(item) for item in data))
     if type(data) is dict:
         return {name: aligned(item) for name, item in data.items()}
-    if dataclasses.is_dataclass(data) and not isinstance(data, type):
-        for field in dataclasses.fields(data):
-            old = getattr(data, field.name)
+    if type(data).__module__.startswith("quests_zenn.") and hasattr(data, "__dict__"):
+        for name, old in list(vars(data).items()):
             new = aligned(old)
             if new is not old:
-                object.__setattr__(data, field.name, new)  # nobody else has seen it yet, frozen or not
+                object.__setattr__(data, name, new)  # nobody else has seen it yet, frozen or not
     return data
 
 
@@ -104,7 +100,7 @@ _loaded = Loaded()
 
 def run_bundle(
     function: Callable[..., Any],
-    made_by: str,
+    made_by: Mapping[str, str],
     pieces: Sequence[Any],
     names: Sequence[Hashable | None],
     tasks: Any,
@@ -114,16 +110,21 @@ def run_bundle(
     Parameters
     ----------
     function : callable
-    made_by : str
-        Version of the package that asks.
+    made_by : mapping
+        Versions of the process that asks.
     pieces : sequence
         `Shared` data, or objects that know where to read them.
     names : sequence
         For each piece that is read here, a name for it; None for data.
     tasks : list of (places in `pieces`, further arguments), or that list as `Shared`
     """
-    if made_by != __version__:
-        raise DataError(f"a worker has quests_zenn {__version__}, and the command {made_by}; install the same on both")
+    here = installed()
+    if made_by != here:  # it may have come after the others were asked
+        other = next(name for name in here if made_by.get(name) != here[name])
+        raise DataError(
+            f"a worker has {other} {here[other]}, and the command {made_by.get(other)}; results are the same only with "
+            "the same versions"
+        )
     started = time.perf_counter()
     most = _most_kept()
     results = []
@@ -148,16 +149,9 @@ def _most_kept() -> int:
     return int(SHARE * limit) if limit else KEPT
 
 
-def versions() -> dict[str, str]:
-    """Versions in this process; of Python without the last number."""
-    found = {"quests_zenn": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
-    found["numpy"] = np.__version__
-    for name in ("numba", "llvmlite"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return found
+def installed() -> dict[str, str]:
+    """Versions in this process."""
+    return dict(versions())
 
 
 def process() -> int:

@@ -81,7 +81,8 @@ def log_sums_within(
         floor = math.log2(skip / n) if skip > 0.0 and weights is None else -math.inf
         key = ""
         if pool.keeper is not None:
-            key = fingerprint("all pairs", x, h, weights, groups, precision, floor, packed.width, ROWS)
+            # sums are kept in the order of the packed rows
+            key = fingerprint("all pairs", packed.rows, x, h, weights, groups, precision, floor, packed.width, ROWS)
         sum_squares(packed, scale, scales, sums, pool, progress, floor, key)
         real = packed.rows >= 0
         out = np.empty((len(h), n))

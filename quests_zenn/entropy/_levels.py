@@ -143,11 +143,13 @@ class SampledSums:
 
     def _sums_by_piece(self, y: FloatArray, precision: str, progress: Progress | None) -> Array:
         keeper = self.workers.keeper if self.key else None
-        key = fingerprint(self.key, self.whole, self.members[:1000], y, precision) if keeper is not None else ""
+        key = fingerprint(self.key, self.members, y, precision) if keeper is not None else ""
         state = None if keeper is None else keeper.load(key)
         total, done = np.zeros((len(self.h), len(y))), 0
         if state is not None and state["total"].shape == total.shape:
             total, done = state["total"].copy(), int(state["done"])
+            if progress is not None:
+                progress(sum(last - first for first, last in self.pieces[:done]) * len(y))
         left = self.pieces[done:]
         for part, (first, last) in zip(self._parts(y, precision, left, progress), left, strict=True):
             total += part

@@ -92,9 +92,11 @@ def plan_squares(packed: Packed, across: bool = False) -> Iterator[list[Square]]
         yield squares
 
 
-def steps(packed: Packed, squares: Sequence[Square]) -> Iterator[Tiles]:
-    """Rounds of tiles of squares that share no rows; within each of these, no two tiles share a row."""
-    width, edges = packed.width, packed.block_panels
+def steps(edges: npt.NDArray[np.int64], width: int, squares: Sequence[Square]) -> Iterator[Tiles]:
+    """Rounds of tiles of squares that share no rows; within each of these, no two tiles share a row.
+
+    `edges` holds the first panel of each block, and the end of the last.
+    """
 
     def tiles(pairs: npt.NDArray[np.int64], kind: int) -> Tiles:
         a, b = pairs.T
@@ -137,7 +139,7 @@ def _meetings(rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[npt.N
 def plan_symmetric(packed: Packed, across: bool = False) -> Iterator[Tiles]:
     """Rounds of tiles that cover each pair of a group once; each pair of the whole set for `across`."""
     for squares in plan_squares(packed, across):
-        yield from steps(packed, squares)
+        yield from steps(packed.block_panels, packed.width, squares)
 
 
 def row_tiles(a: Packed, b: Packed) -> Tiles:

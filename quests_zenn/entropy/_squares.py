@@ -8,22 +8,25 @@ done anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.parallel import Workers, split_evenly
-from quests_zenn._core.remote import Keeper, Remote, State, Task
+from quests_zenn._core.remote import Keeper, Remote, State, Task, fingerprint
 from quests_zenn.entropy._packing import FloatArray, Packed
-from quests_zenn.entropy._plan import MIRROR, Square, batches, plan_squares, row_tiles, run_edges, steps
+from quests_zenn.entropy._plan import Square, plan_squares, row_tiles, run_edges, steps
 from quests_zenn.entropy._sweep import Progress, check_extent, run_tiles, sum_tiles
 
 Array = npt.NDArray[np.float64]
 
 #: Pairs of one task for another process, about: a tenth of a second, so that sending it costs little.
 PAIRS_PER_CALL = 100_000_000
+
+#: Sums of two sets with fewer pairs are not kept: they take seconds.
+LEAST_PAIRS_KEPT = 10_000_000_000
 
 #: Sets with fewer pairs are summed here: they would be done before another process has heard of them.
 LEAST_PAIRS_ELSEWHERE = 300_000_000
@@ -72,7 +75,8 @@ def _sum_in_threads(
         left, first = squares[max(0, done - first) :], first + len(squares)
         if not left:
             continue
-        run_tiles(steps(packed, left), packed, packed, scale, scales, partial, workers, progress, floor=floor)
+        tiles = steps(packed.block_panels, packed.width, left)
+        run_tiles(tiles, packed, packed, scale, scales, partial, workers, progress, floor=floor)
         if len(rounds) == 1:
             return
         sums += partial[0]
@@ -124,30 +128,52 @@ def sum_cross(
     workers: Workers,
     progress: Progress | None = None,
 ) -> None:
-    """Add the kernel sums of the rows of a over the rows of b to `sums` (H, rows of a), which holds zeros."""
-    remote = workers.remote
-    if remote is None or len(a.rows) * len(b.rows) < LEAST_PAIRS_ELSEWHERE:
+    """Add the kernel sums of the rows of a over the rows of b to `sums` (H, rows of a), which holds zeros.
+
+    Large ones are done in parts of the rows, in other processes if there are any; finished parts are kept.
+    """
+    remote, pairs = workers.remote, len(a.rows) * len(b.rows)
+    keeper = workers.keeper if pairs >= LEAST_PAIRS_KEPT else None
+    if keeper is None and (remote is None or pairs < LEAST_PAIRS_ELSEWHERE):
         run_tiles([row_tiles(a, b)], a, b, scale, scales, sums[None], workers, progress)
         return
     check_extent(a, b, scale)
+    key = "" if keeper is None else fingerprint("cross", a.panels, a.norms, b.panels, b.norms, b.weights, scale, scales)
+    done = _restore(keeper, key, sums)
     parts = split_evenly(a.n_panels, max(1, PAIRS_PER_CALL // (len(b.rows) * a.width)), least_parts=16)
-    pieces = [b, *(a.part(*part) for part in parts)]
-    tasks = [Task((number + 1, 0), (scale, scales)) for number in range(len(parts))]
+    left = parts[done:]
+    if progress is not None and done:
+        progress(parts[done - 1][1] * a.width * len(b.rows))
 
     def finished(number: int) -> None:
         if progress is not None:
-            progress((parts[number][1] - parts[number][0]) * a.width * len(b.rows))
+            progress((left[number][1] - left[number][0]) * a.width * len(b.rows))
 
-    for (first, last), found in zip(parts, remote.map(rows_of_part, pieces, tasks, finished), strict=True):
-        sums[:, first * a.width : last * a.width] = found
+    found: Iterable[Array]
+    if remote is None:
+        found = (rows_of_part(a.part(*part), b, scale, scales, workers, progress) for part in left)
+    else:
+        pieces = [b, *(a.part(*part) for part in left)]
+        tasks = [Task((number + 1, 0), (scale, scales)) for number in range(len(left))]
+        found = remote.map(rows_of_part, pieces, tasks, finished)
+    for (first, last), of_part in zip(left, found, strict=True):
+        sums[:, first * a.width : last * a.width] = of_part
+        done += 1
+        if keeper is not None:
+            keeper.save(key, lambda: _state(sums, done), last == a.n_panels)  # noqa: B023
 
 
-def rows_of_part(a: Packed, b: Packed, scale: float, scales: FloatArray) -> Array:
-    """Kernel sums (H, rows of a) over the rows of b."""
+def rows_of_part(
+    a: Packed,
+    b: Packed,
+    scale: float,
+    scales: FloatArray,
+    workers: Workers | None = None,
+    progress: Progress | None = None,
+) -> Array:
+    """Kernel sums (H, rows of a) over the rows of b; in the calling thread, unless there are others."""
     sums = np.zeros((1, len(scales), len(a.rows)))
-    nothing = np.zeros(max(len(a.centres), len(b.centres)), np.int64)
-    for tiles in batches(row_tiles(a, b), a.width):
-        sum_tiles(tiles, a.width, *a.as_rows, *b.as_columns, scale, a.d, scales, -np.inf, nothing, nothing, sums)
+    run_tiles([row_tiles(a, b)], a, b, scale, scales, sums, workers or Workers(1), progress)
     return sums[0]
 
 
@@ -165,38 +191,21 @@ def squares_of_runs(*given: object) -> list[tuple[Array, Array | None]]:
 
 
 def _square(a: Packed, b: Packed, scale: float, scales: FloatArray, floor: float) -> tuple[Array, Array | None]:
-    lowest = floor / float(scales.min())
+    mine, theirs = (0, len(a.centres)), (len(a.centres), len(a.centres) + len(b.centres))
     if a is b:
         sums = np.zeros((1, len(scales), len(a.rows)))
-        nothing = np.zeros(len(a.centres), np.int64)
-        whole = (0, len(a.centres))
-        for tiles in steps(a, [Square(whole, whole)]):
-            sum_tiles(
-                tiles, a.width, *a.as_rows, *a.as_columns, scale, a.d, scales, lowest, nothing, nothing, sums
-            )  # fmt: skip
+        tiles = steps(a.block_panels, a.width, [Square(mine, mine)])
+        run_tiles(tiles, a, a, scale, scales, sums, Workers(1), floor=floor)
         return sums[0], None
     # one array for both: what rows receive is part 0 of it, what columns receive part 1
-    n = max(len(a.rows), len(b.rows))
-    sums = np.zeros((2, len(scales), n))
+    sums = np.zeros((2, len(scales), max(len(a.rows), len(b.rows))))
     first, second = np.zeros(len(b.centres), np.int64), np.ones(len(a.centres), np.int64)
-    both = _side_by_side(a, b)
-    for tiles in both:
-        sum_tiles(tiles, a.width, *a.as_rows, *b.as_columns, scale, a.d, scales, lowest, second, first, sums)
+    edges = np.concatenate([a.block_panels, a.block_panels[-1] + b.block_panels[1:]])
+    for tiles_ in steps(edges, a.width, [Square(mine, theirs)]):
+        tiles_[:, 2:4] -= a.n_panels
+        lowest = floor / float(scales.min())
+        sum_tiles(tiles_, a.width, *a.as_rows, *b.as_columns, scale, a.d, scales, lowest, second, first, sums)
     return sums[0, :, : len(a.rows)], sums[1, :, : len(b.rows)]
-
-
-def _side_by_side(a: Packed, b: Packed) -> Iterator[npt.NDArray[np.int64]]:
-    """Rounds of tiles of the rows of a run against the panels of another, as `steps` has them in one set."""
-    panels = np.concatenate([a.block_panels, a.block_panels[-1] + b.block_panels[1:]])
-    n = len(a.centres)
-    joined = Packed(
-        a.panels, a.norms, a.offsets, a.weights, a.rows, a.centres, a.panel_block, a.radii, panels,
-        a.group_blocks, a.d, a.width,
-    )  # fmt: skip
-    for tiles in steps(joined, [Square((0, n), (n, n + len(b.centres)))]):
-        tiles[:, 2:4] -= a.n_panels
-        assert (tiles[:, 4] == MIRROR).all()
-        yield tiles
 
 
 def _calls(packed: Packed, squares: Sequence[Square]) -> Iterator[list[Square]]:

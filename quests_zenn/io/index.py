@@ -132,12 +132,18 @@ def read_range(
 
 
 def range_atoms(
-    path: str | os.PathLike[str], part: FrameRange, type_map: Mapping[int, int] | None = None
+    path: str | os.PathLike[str], part: FrameRange, type_map: Mapping[int, int] | None = None, name: str | None = None
 ) -> Iterator[tuple[str, Any]]:
-    """The same as ``ase.Atoms``, with their labels."""
-    name = os.fspath(path)
+    """The frames of a range as ``ase.Atoms``, with their labels; `name` is what these call the file.
+
+    Raises
+    ------
+    DataError
+        See `quests_zenn.io.frames.read_atoms`; also if the file is not what it was when it was cut.
+    """
+    name = os.fspath(path) if name is None else name
     try:
-        with open(name, "rb") as stream:
+        with open(path, "rb") as stream:
             stream.seek(part.first_byte)
             content = stream.read(part.last_byte - part.first_byte)
     except OSError as error:

@@ -891,6 +891,7 @@ class Store:
             if self._folder.exists():
                 told = "is no store of environments"
             raise DataError(f"{self.path}: {told}")
+        self._known = self._look()
         found = _attributes(self._folder)
         if found is None:
             raise DataError(
@@ -912,6 +913,20 @@ class Store:
             raise DataError(f"{self.path}: what it says of itself is damaged ({error}); {_AGAIN}") from None
         self._arrays: dict[str, Any] = {name: layout.open(self._folder) for name, layout in self._layouts.items()}
         self._verified: set[int] = set()
+
+    def _look(self) -> tuple[int, ...]:
+        """By what the store is known to be the one that was opened; nothing where it is away."""
+        try:
+            found = os.stat(self._folder / "zarr.json")
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _require_same(self) -> None:
+        """Refuse a store that took the place of the one that was opened: its chunks have right checksums, too."""
+        now = self._look()
+        if now and now != self._known:
+            raise DataError(f"{self.path}: was replaced while it was in use; repeat the command")
 
     def _take_in(self, found: Mapping[str, Any]) -> None:
         """Judge what the store says of itself before anything is made of it."""
@@ -1079,6 +1094,7 @@ class Store:
                     done += b - a
         except OSError as error:
             raise self._damaged("x", number, f"cannot be read ({error.strerror or error})") from None
+        self._require_same()
         return out.byteswap(inplace=True) if _BIG_ENDIAN else out
 
     def _read(self, name: str, number: int) -> npt.NDArray[Any]:
@@ -1088,7 +1104,11 @@ class Store:
         if not wrong:
             first = number * layout.rows
             try:
-                return np.asarray(self._arrays[name][first : min(first + layout.rows, layout.shape[0])])
+                found = np.asarray(self._arrays[name][first : min(first + layout.rows, layout.shape[0])])
+                self._require_same()
+                return found
+            except DataError:
+                raise
             except OSError as error:
                 wrong = f"cannot be read ({error.strerror or error})"
             except MemoryError:
@@ -1212,7 +1232,11 @@ class StorePiece:
         DataError
             If the store is not there, damaged, or another than it was.
         """
-        return _opened(self.path, self.token).read(self.first, self.last)
+        return self.source().read(self.first, self.last)
+
+    def source(self) -> Store:
+        """The store itself; see `load`."""
+        return _opened(self.path, self.token)
 
 
 @functools.lru_cache(maxsize=4)

@@ -202,6 +202,7 @@ def test_memory_sets_the_size_of_batches(monkeypatch: pytest.MonkeyPatch) -> Non
     from quests_zenn.cli import _descriptors, _tell
 
     monkeypatch.setattr(_tell, "resident", lambda: 0)
+    monkeypatch.setattr(_descriptors, "chunk_rows", lambda width: CHUNK)
     monkeypatch.setattr(_descriptors, "SPARE", 0)
     monkeypatch.setattr(_descriptors, "FEWEST_ATOMS", 32)
     sizes = []

@@ -22,6 +22,7 @@ import remote_tasks
 from quests_zenn import DataError
 from quests_zenn._core.parallel import Workers
 from quests_zenn._core.remote import LazyTasks, Task
+from quests_zenn.compression import DatasetCompressor
 from quests_zenn.distributed import DaskBackend, local_cluster
 from quests_zenn.distributed import backend as room
 from quests_zenn.distributed.worker import Loaded, aligned, process
@@ -91,6 +92,9 @@ def test_arrays_inside_of_others_are_aligned() -> None:
     odd = whole[1:].view(np.float64)
     odd[:] = 1.0
     assert not odd.flags.aligned
+    data = DatasetCompressor.from_environments(np.ones((4, 2)), np.array([0, 2, 4]), 0.1, jobs=1)
+    data.x = odd  # it came over a connection
+    assert aligned(data).x.flags.aligned
     tree = aligned({"a": [odd, (odd, 3)], "b": remote_tasks.Row("x", 2)})
     assert tree["a"][0].flags.aligned
     assert tree["a"][1][0].flags.aligned

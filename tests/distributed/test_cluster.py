@@ -193,8 +193,8 @@ def test_a_cluster_with_tls(
             with pytest.raises(DataError, match=r"tls://.*(refused|no scheduler answers)"):  # noqa: SIM117
                 with connect(address, **wrong, timeout=1.0):
                     pass
-        there = on_workers.versions()
-        monkeypatch.setattr(on_workers, "__version__", "0.0.9")
+        there = on_workers.installed()
+        monkeypatch.setattr(on_workers, "versions", lambda: {**there, "quests_zenn": "0.0.9"})
         with pytest.raises(  # noqa: SIM117
             DataError, match=rf"has quests_zenn {there['quests_zenn']}, and this side 0\.0\.9; results are the same"
         ):

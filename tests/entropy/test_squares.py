@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import naive
@@ -87,7 +88,10 @@ def test_pairs_of_squares_are_those_of_their_tiles() -> None:
     packed = packed_of([700, 5000, 3])
     for squares in _plan.plan_squares(packed):
         for square in squares:
-            told = sum(_plan.count_pairs(tiles, packed.width) for tiles in _plan.steps(packed, [square]))
+            told = sum(
+                _plan.count_pairs(tiles, packed.width)
+                for tiles in _plan.steps(packed.block_panels, packed.width, [square])
+            )
             assert _squares._pairs(packed, square) == told
 
 
@@ -295,6 +299,40 @@ def test_what_does_not_fit_is_not_taken_in() -> None:
         np.testing.assert_array_equal(get_all_metrics(x, 0.02, workers=workers)[2], expected)
 
 
+@pytest.mark.parametrize("here", [False, True])
+def test_sums_over_another_set_go_on(here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_squares, "LEAST_PAIRS_KEPT", 0)
+    x, y, keeper = two_clouds(3000), two_clouds(2000, 1), Memory()
+    expected = delta_entropy(y, x, [0.03, 0.01], jobs=1)
+    whole = Elsewhere()
+    told: list[int] = []
+    with Workers(1, whole) as workers:
+        delta_entropy(y, x, [0.03, 0.01], workers=workers, progress=told.append)
+    amount = sum(told)
+    told.clear()
+    with pytest.raises(KeyboardInterrupt), Workers(1, Elsewhere(last=5), keeper) as workers:
+        delta_entropy(y, x, [0.03, 0.01], workers=workers)
+    left = Elsewhere()
+    with Workers(2, None if here else left, keeper) as workers:
+        found = delta_entropy(y, x, [0.03, 0.01], workers=workers, progress=told.append)
+    np.testing.assert_array_equal(found, expected)
+    assert sum(told) == amount
+    if not here:
+        assert left.ran == whole.ran - 5
+    with Workers(2, keeper=keeper) as workers:  # another reference is another sum
+        np.testing.assert_array_equal(
+            delta_entropy(y, x[:-1], [0.03, 0.01], workers=workers), delta_entropy(y, x[:-1], [0.03, 0.01], jobs=1)
+        )
+
+
+def test_selections_of_one_matrix_are_told_apart() -> None:
+    x = np.tile(two_clouds(1), (40, 1))  # all alike: their sums tell nothing of which they are
+    one, other = (SomeRows(MemoryRows(x), np.arange(n)) for n in (20, 30))
+    assert one.token != other.token
+    assert one.token == SomeRows(MemoryRows(x), np.arange(20)).token
+    assert MemoryRows(x).token not in (one.token, other.token)
+
+
 def test_samples_go_on_after_the_last_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows_module, "PIECE_BYTES", 2**16)
     x, keeper = two_clouds(20_000), Memory()
@@ -330,6 +368,13 @@ def test_pieces_cover_all_rows_and_depend_on_the_width_alone(monkeypatch: pytest
         assert {last - first for first, last in edges[:-1]} <= {262_144}
 
 
+class Opened(Unread):
+    """A matrix that other processes open by themselves."""
+
+    def piece(self, first: int, last: int) -> Any:
+        return SimpleNamespace(source=lambda: self, load=lambda: self.read(first, last))
+
+
 def test_some_rows_of_a_matrix_are_a_matrix() -> None:
     x = two_clouds(50)
     some = SomeRows(MemoryRows(x), np.array([3, 7, 8, 40]))
@@ -338,6 +383,9 @@ def test_some_rows_of_a_matrix_are_a_matrix() -> None:
     np.testing.assert_array_equal(some.read(1, 3), x[7:9])
     np.testing.assert_array_equal(some.take(np.array([3, 0])), x[[40, 3]])
     np.testing.assert_array_equal(some.piece(0, 4), x[[3, 7, 8, 40]])
+    # of one that others open, they take theirs
+    taken = SomeRows(Opened(x), np.array([3, 7, 8, 40])).piece(1, 3)
+    np.testing.assert_array_equal(taken.load(), x[[7, 8]])
 
 
 def test_reading_ahead_hands_out_pieces_in_order_and_errors_in_their_place() -> None:

@@ -618,3 +618,16 @@ def test_without_zarr_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         open_store("s.zarr")
     with pytest.raises(ImportError, match=sentence):
         StoreWriter("t.zarr", PARAMETERS, KEY)
+
+
+def test_a_store_that_took_the_place_of_another_is_not_mixed_with_it(there: None) -> None:
+    """Its chunks are as large, and their checksums are right."""
+    store = open_store("s.zarr")
+    assert len(store.read(0, 5)) == 5
+    Content(seed=1).write("other.zarr")
+    shutil.rmtree("s.zarr")
+    os.rename("other.zarr", "s.zarr")
+    for ask in (lambda: store.read(0, len(store)), lambda: store.take(np.array([1, 120])), lambda: store.numbers):
+        with pytest.raises(DataError, match=r"s\.zarr: was replaced while it was in use; repeat the command"):
+            ask()
+    assert len(open_store("s.zarr").read(0, 5)) == 5
