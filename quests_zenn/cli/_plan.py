@@ -26,7 +26,7 @@ from quests_zenn.distributed.costs import Limits, Machine, Plan, Work
 from quests_zenn.entropy import delta_entropy, get_all_metrics, is_exact
 from quests_zenn.entropy._levels import FIRST_PILOT, GROWTH, OVERHEAD, PILOT, Z95, allocate, reference_sizes
 from quests_zenn.entropy._packing import block_count
-from quests_zenn.entropy._plan import ROWS_OF_RUN
+from quests_zenn.entropy._plan import count_runs
 from quests_zenn.entropy._squares import LEAST_PAIRS_ELSEWHERE
 from quests_zenn.io.frames import Frame, split_index
 from quests_zenn.io.outputs import versions, write_json
@@ -259,7 +259,7 @@ def levels_of(
 
 def runs_of(n: int) -> int:
     """Runs of a set of n environments; see `quests_zenn.entropy._plan.run_edges`."""
-    return min(block_count(n), 1 << max(0, math.ceil(math.log2(n / ROWS_OF_RUN))))
+    return count_runs(n, block_count(n))
 
 
 def work_of(

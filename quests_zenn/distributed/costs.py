@@ -9,7 +9,7 @@ bandwidths, W workers of T threads, and C threads of the process that has the co
   are collected, as below.
 - *writing*: N d b x seconds per byte of a store, if one is written.
 - *preparing*: N (1 + log2 of the blocks, at most 1,024) x seconds of packing / C. The client packs.
-- *sums*, exact: N^2 / 2 pairs. R runs of the set (about 16,384 rows each, at most 1,024 runs) make R (R + 1) / 2
+- *sums*, exact: N^2 / 2 pairs. R runs of the set (about 16,384 rows each, more in very large sets) make R (R + 1) / 2
   squares, the tasks. Tasks are whole: some workers wait for others in the last turn, of which there are tasks / (W T),
   rounded up. Each worker fetches the share 1 - (1 - 2 / R)^s of the packed set for its s squares, over the network;
   the client sends each run once.

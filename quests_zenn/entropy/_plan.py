@@ -34,6 +34,11 @@ PAIRS_PER_TASK = 8_000_000
 #: Rows of a run, about: two of them meet in a tenth of a second, which is worth sending to another process.
 ROWS_OF_RUN = 16_384
 
+#: There are no more runs than this, whose squares a thousand processes would not wait for long: whoever hands out tasks
+#: manages some hundred in a second. Only runs of more rows than `MOST_ROWS` are cut further, since their squares would
+#: take minutes, all of which is lost with a process.
+MOST_RUNS, MOST_ROWS = 256, 100_000
+
 #: A task never has fewer pairs than this, unless there are no more: handing it to a thread costs a tenth of it.
 LEAST_PAIRS_PER_TASK = 500_000
 
@@ -61,9 +66,15 @@ def run_edges(packed: Packed) -> list[list[int]]:
     edges = []
     for first, last in pairwise(packed.group_blocks.tolist()):
         n_rows = int(packed.block_panels[last] - packed.block_panels[first]) * packed.width
-        runs = min(last - first, 1 << max(0, math.ceil(math.log2(max(1, n_rows) / ROWS_OF_RUN))))
+        runs = count_runs(n_rows, last - first)
         edges.append([first + (last - first) * r // runs for r in range(runs + 1)])
     return edges
+
+
+def count_runs(n_rows: int, blocks: int) -> int:
+    """Runs that a group is cut into: a power of two, and a function of its size alone."""
+    wanted = max(min(n_rows / ROWS_OF_RUN, MOST_RUNS), n_rows / MOST_ROWS, 1.0)
+    return min(blocks, 1 << math.ceil(math.log2(wanted)))
 
 
 def plan_squares(packed: Packed, across: bool = False) -> Iterator[list[Square]]:

@@ -95,13 +95,12 @@ def test_pairs_of_squares_are_those_of_their_tiles() -> None:
             assert _squares._pairs(packed, square) == told
 
 
-def test_runs_of_a_large_set_are_worth_sending_and_many() -> None:
-    """At a million rows: squares enough for a thousand processes."""
-    packed = packed_of([20_000])
+def test_runs_are_worth_sending_and_not_too_many() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_plan, "ROWS_OF_RUN", 16_384 // 50)
-        runs = len(_plan.run_edges(packed)[0]) - 1
-    assert runs * (runs + 1) // 2 > 500
+        patch.setattr(_plan, "ROWS_OF_RUN", 16_384)
+        sizes = (1, 16_384, 16_385, 10**5, 10**6, 10**7, 10**8, 10**9)
+        assert [_plan.count_runs(n, 1024) for n in sizes] == [1, 1, 2, 8, 64, 256, 1024, 1024]
+        assert _plan.count_runs(10**6, 16) == 16
 
 
 # --- the same bits ----------------------------------------------------------------------------------------------------
