@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from quests_zenn.cli import _ranges, _source
 from quests_zenn.cli._ranges import How, described_elsewhere
 from quests_zenn.cli._source import Source
 from quests_zenn.descriptors import describe
+from quests_zenn.entropy import estimate
 from quests_zenn.io import read_frames
 
 HOW = How(32, 5.0, "none", None, "float64")
@@ -136,3 +138,16 @@ def test_stores_are_loaded_only_where_they_fit_and_only_where_they_must(monkeypa
     run("entropy", "s.zarr", "--estimator", "sampled", "--quiet")
     assert reads
     assert max(reads) == 64
+
+
+@pytest.mark.extra
+def test_a_small_part_of_a_large_store_is_summed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("zarr")
+    run("descriptors", "traj.xyz", "-o", "s.zarr", "--quiet")
+    monkeypatch.setattr(estimate, "EXACT_UP_TO", 100)
+    for spec in ("s.zarr@:2", "traj.xyz@:2"):
+        run("entropy", spec, "--json", "found.json", "--overwrite", "--quiet")
+        found = json.loads(Path("found.json").read_text())
+        assert found["estimator"] == "exact"
+        assert found["n_environments"] == 64
+    assert "64 environments need about" in refused("entropy", "s.zarr@:2", "--memory", "1MB")

@@ -162,6 +162,13 @@ def test_files_that_can_be_cut_are_read_and_described_by_workers() -> None:
     assert extra == pytest.approx(1e-9 * work.matrix_bytes)
 
 
+def test_a_worker_of_one_square_fetches_two_runs() -> None:
+    plan = predict(Machine(), replace(MANY, kind="store"), MANY.runs * (MANY.runs + 1) // 2)
+    packed = MANY.packed_bytes
+    fetched = plan.workers * packed * 2 / MANY.runs
+    assert stage(plan, "sums").bytes_moved == pytest.approx(packed + fetched, rel=1e-9)
+
+
 # --- where it ends ----------------------------------------------------------------------------------------------------
 
 

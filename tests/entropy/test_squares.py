@@ -17,6 +17,7 @@ from quests_zenn._core.parallel import Workers
 from quests_zenn._core.rows import MemoryRows, Rows, SomeRows, piece_edges, piece_rows, read_ahead
 from quests_zenn.compression import DatasetCompressor
 from quests_zenn.entropy import _neighbours, _plan, _squares, delta_entropy, estimate_entropy, get_all_metrics
+from quests_zenn.entropy._levels import SampledSums
 from quests_zenn.entropy._packing import Packed, pack_rows
 
 Matrix = npt.NDArray[np.float64]
@@ -352,6 +353,18 @@ def test_samples_go_on_after_the_last_piece(monkeypatch: pytest.MonkeyPatch) -> 
     with Workers(1, keeper=keeper) as workers:
         other = estimate_entropy(x, 0.02, "sampled", 0.05, random_state=5, workers=workers)
     assert other.value == estimate_entropy(x, 0.02, "sampled", 0.05, random_state=5).value
+
+
+def test_what_is_kept_of_samples_is_of_those_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "PIECE_BYTES", 2**16)
+    x, h = MemoryRows(two_clouds(5000)), np.array([0.02])
+    with Workers(1, keeper=Memory()) as workers:
+        sums = SampledSums(x, h, np.arange(5000), "float64", workers, "a run")
+        first, second = sums(np.arange(10)), sums(np.arange(10, 20))
+    with Workers(1) as workers:
+        alone = SampledSums(x, h, np.arange(5000), "float64", workers)
+        np.testing.assert_array_equal(first, alone(np.arange(10)))
+        np.testing.assert_array_equal(second, alone(np.arange(10, 20)))
 
 
 # --- matrices in pieces -----------------------------------------------------------------------------------------------
