@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from quests_zenn._core.checks import DataError
 from quests_zenn.io.frames import Frame, as_read, dump_chunks, map_types, parse_dump, quietly
+from quests_zenn.io.outputs import user_cache
 from quests_zenn.io.plain_xyz import UnusualError, plain_frames
 
 #: Bytes that are searched at a time.
@@ -278,16 +279,10 @@ def _search_dump(path: str) -> tuple[list[int], list[int]] | None:
 # --- the cache --------------------------------------------------------------------------------------------------------
 
 
-def cache_folder() -> Path:
-    """Where indices are kept: ``quests_zenn/index`` in the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "quests_zenn" / "index"
-
-
 def _place_of(path: str) -> Path | None:
     name = os.path.realpath(path)
     try:
-        return cache_folder() / f"{hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()}.npz"
+        return user_cache("index") / f"{hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()}.npz"
     except RuntimeError:  # nobody's home
         return None
 

@@ -15,6 +15,7 @@ import numpy as np
 from quests_zenn._core.checks import DataError, DataWarning
 from quests_zenn._core.remote import State
 from quests_zenn.io.arrays import read_arrays, write_arrays
+from quests_zenn.io.outputs import user_cache
 
 try:
     import fcntl
@@ -39,12 +40,10 @@ def default_folder() -> Path:
     DataError
         If there is no home.
     """
-    given = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        cache = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
+        return user_cache("runs")
     except RuntimeError:
         raise DataError("there is no home folder to keep unfinished work in") from None
-    return cache / "quests_zenn" / "runs"
 
 
 class DiskKeeper:

@@ -89,6 +89,18 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         temporary.unlink(missing_ok=True)
 
 
+def user_cache(name: str) -> Path:
+    """A folder of this package in the cache of the user: below ``$XDG_CACHE_HOME``, or ``~/.cache``.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no home.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "quests_zenn" / name
+
+
 def plain(value: Any) -> Any:
     """`value` in terms of JSON: arrays as lists, numbers in full precision; NaN and infinity become null."""
     if isinstance(value, Mapping):
