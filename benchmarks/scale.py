@@ -603,6 +603,7 @@ def draw(results: dict[str, Any]) -> None:
         rows = [row for row in results["exponents"] if row["task"] == task]
         left.loglog([row["n"] for row in rows], [row["seconds"] for row in rows], "o-", label=task)
     left.set(xlabel="environments N", ylabel="seconds, two threads")
+    left.xaxis.set_minor_formatter("")  # they would cover each other
     left.legend(frameon=False)
     machine_ = fitted(results["dask"], [row["n"] for row in results["dask"]])
     cores = np.unique(np.geomspace(1, 4096, 40).astype(int))
