@@ -75,7 +75,7 @@ def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.extra
 def test_a_scheduler_that_is_not_there() -> None:
-    pytest.importorskip("distributed")
+    pytest.importorskip("dask")
     error = run("entropy", "traj.xyz", "--scheduler", "scheduler.json", status=1)[1]
     assert error.startswith("quests-zenn entropy: scheduler.json: is neither an address of a scheduler")
 
@@ -85,7 +85,7 @@ def test_a_scheduler_that_is_not_there() -> None:
 
 @pytest.mark.extra
 def test_answers_do_not_depend_on_who_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed")
+    pytest.importorskip("dask")
     pytest.importorskip("cryptography")
     monkeypatch.setattr(_squares, "LEAST_PAIRS_ELSEWHERE", 1)
     monkeypatch.setattr(_squares, "PAIRS_PER_CALL", 2**16)
@@ -98,7 +98,7 @@ def test_answers_do_not_depend_on_who_computes(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.extra
 @pytest.mark.slow
 def test_table_tells_who_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed")
+    pytest.importorskip("dask")
     pytest.importorskip("cryptography")
     monkeypatch.setattr(_squares, "LEAST_PAIRS_ELSEWHERE", 1)
     monkeypatch.setattr(_backend, "_has_bokeh", lambda: False)
@@ -114,7 +114,7 @@ def test_table_tells_who_computed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.extra
 @pytest.mark.slow
 def test_chunks_of_a_compression_are_shared() -> None:
-    pytest.importorskip("distributed")
+    pytest.importorskip("dask")
     pytest.importorskip("cryptography")
     common = ("compress", "traj.xyz", "--size", 2, "--chunk", 3, "--jobs", 2)
     found = [document(*common), document(*common, "--backend", "dask")]
@@ -125,7 +125,7 @@ def test_chunks_of_a_compression_are_shared() -> None:
 @pytest.mark.extra
 @pytest.mark.slow
 def test_a_link_to_the_dashboard_is_told_once() -> None:
-    pytest.importorskip("distributed")
+    pytest.importorskip("dask")
     pytest.importorskip("bokeh")
     told = run("entropy", "traj.xyz", "--backend", "dask", "--jobs", 1)[1]
     assert len(re.findall(r"^dashboard: http://127\.0\.0\.1:\d+/status$", told, re.MULTILINE)) == 1

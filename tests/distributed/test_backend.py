@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("distributed")
+pytest.importorskip("dask")
 pytest.importorskip("cryptography")
 
 import psutil

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("distributed")
+pytest.importorskip("dask")
 pytest.importorskip("cryptography")
 
 import dask
