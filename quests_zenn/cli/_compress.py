@@ -29,7 +29,7 @@ from quests_zenn.entropy import is_novel
 from quests_zenn.io.frames import Frame, read_atoms, split_index, stem
 from quests_zenn.io.outputs import check_output, write_chosen
 from quests_zenn.io.plots_compress import plot_compression
-from quests_zenn.io.store import ENDING, is_store
+from quests_zenn.io.store_form import ENDING, is_store
 
 #: Endings of what `quests-zenn descriptors` writes, with all that is known of the environments.
 STORED = (".npz", ENDING)

@@ -19,7 +19,8 @@ from quests_zenn.cli._source import SCORED, Source, check_outputs, with_stores
 from quests_zenn.cli._tell import warn
 from quests_zenn.io import plots
 from quests_zenn.io.frames import read_atoms, split_index, stem
-from quests_zenn.io.store import is_store, open_store
+from quests_zenn.io.store import open_store
+from quests_zenn.io.store_form import is_store
 
 
 def _open(files: tuple[str, ...], options: dict[str, Any], times: _tell.Times, volumes: bool | None = None) -> Source:

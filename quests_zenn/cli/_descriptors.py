@@ -36,15 +36,8 @@ from quests_zenn.io.ahead import ahead
 from quests_zenn.io.frames import Frame, frame_slice, read_pairs, selected_atoms, split_index
 from quests_zenn.io.index import frame_index
 from quests_zenn.io.outputs import write_matrix
-from quests_zenn.io.store import (
-    ENDING,
-    FrameRecord,
-    StoreParameters,
-    StoreWriter,
-    check_store_output,
-    chunk_rows,
-    require_zarr,
-)
+from quests_zenn.io.store_form import ENDING, FrameRecord, StoreParameters, chunk_rows, require_zarr
+from quests_zenn.io.store_writer import StoreWriter, check_store_output
 
 #: Chunks that are in memory while one is filled and another is written: those two, and copies on the way to the disk.
 CHUNKS = 5

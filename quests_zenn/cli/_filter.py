@@ -37,7 +37,7 @@ from quests_zenn.io.frames import as_frame, holds_bare_types, read_atoms, select
 from quests_zenn.io.journal import Journal, journal_of
 from quests_zenn.io.outputs import check_output, make_writable
 from quests_zenn.io.plots import check_plot
-from quests_zenn.io.store import is_store
+from quests_zenn.io.store_form import is_store
 from quests_zenn.uq.filter import FrameFilter, Verdict
 from quests_zenn.uq.reference import Reference
 

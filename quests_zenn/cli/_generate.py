@@ -21,7 +21,7 @@ from quests_zenn.cli._tell import warn
 from quests_zenn.io.frames import read_atoms, split_index, stem
 from quests_zenn.io.journal import journal_of
 from quests_zenn.io.outputs import write_scored
-from quests_zenn.io.store import is_store
+from quests_zenn.io.store_form import is_store
 from quests_zenn.uq import GeneratedFrame
 from quests_zenn.uq import generate as generate_frames
 from quests_zenn.uq._guards import distances

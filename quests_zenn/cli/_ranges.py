@@ -15,7 +15,7 @@ from quests_zenn.descriptors import Environments, describe, volume_per_atom
 from quests_zenn.io.frames import Frame, as_read, split_index
 from quests_zenn.io.index import FrameRange, frame_ranges, range_atoms
 from quests_zenn.io.outputs import plain
-from quests_zenn.io.store import FrameRecord
+from quests_zenn.io.store_form import FrameRecord
 
 #: Letters of a text of the info of a frame that a store keeps.
 MOST_LETTERS = 1_000

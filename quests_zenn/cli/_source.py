@@ -40,7 +40,8 @@ from quests_zenn.io.frames import (
 )
 from quests_zenn.io.outputs import check_output, make_writable, write_scored
 from quests_zenn.io.plots import check_plot
-from quests_zenn.io.store import FrameRecord, Store, is_store, open_store
+from quests_zenn.io.store import Store, open_store
+from quests_zenn.io.store_form import FrameRecord, is_store
 
 #: Endings of frames with scores, and of environments alone.
 SCORED = (".xyz", ".extxyz")

@@ -15,7 +15,8 @@ from quests_zenn.cli._source import Source, known
 from quests_zenn.descriptors import element_symbols
 from quests_zenn.descriptors._layout import block_names
 from quests_zenn.io.outputs import frame_mark
-from quests_zenn.io.store import Store, is_store, open_store
+from quests_zenn.io.store import Store, open_store
+from quests_zenn.io.store_form import is_store
 
 #: Values that an error names.
 MOST_NAMED = 20

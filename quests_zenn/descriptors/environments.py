@@ -211,7 +211,7 @@ def describe(
     with Workers(jobs) as workers:
         for batch in _batches(iterate_frames(frames)):
             packed = _concatenate(batch, workers)
-            if layout.widen(packed.numbers, batch[0].label):
+            if layout.widen(packed.present, batch[0].label):
                 rows.relayout(layout)
             out = rows.extend(len(packed.numbers))
             flags.append(_describe_batch(batch, packed, layout, k, cutoff, out, workers))
@@ -279,7 +279,7 @@ class _Layout:
         self._numbers: set[int] = set()
         self._given = None if elements is None else _atomic_numbers(elements)
 
-    def widen(self, numbers: npt.NDArray[np.int64], label: str) -> bool:
+    def widen(self, present: set[int], label: str) -> bool:
         """Take note of the elements of a batch that begins with the frame `label`. Returns whether the layout changed.
 
         Raises
@@ -287,7 +287,7 @@ class _Layout:
         DataError
             For an element that is not among those given.
         """
-        new = _present(numbers) - self._numbers
+        new = present - self._numbers
         if not new:
             return False
         if self._given is not None:
@@ -308,7 +308,9 @@ class _Layout:
         return block_names(self.elements, self.species)
 
     def encode(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Atomic numbers to places in `elements`."""
+        """Atomic numbers to places in `elements`; all the same where one block serves all of them."""
+        if self.species == "none":
+            return np.zeros(len(numbers), np.int64)
         known = np.array(sorted(self.codes), np.int64)
         codes = np.array([self.codes[z] for z in known.tolist()], np.int64)
         if known[-1] > _LARGEST_NUMBER:
@@ -380,6 +382,7 @@ class _Batch:
     cells: npt.NDArray[np.float64]
     pbc: npt.NDArray[np.bool_]
     numbers: npt.NDArray[np.int64]
+    present: set[int]
 
 
 def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
@@ -407,6 +410,7 @@ def _concatenate(batch: list[Frame], workers: Workers) -> _Batch:
     positions, numbers = np.empty((starts[-1], 3)), np.empty(starts[-1], np.int64)
     parts = split_by_cost(np.diff(offsets).tolist(), 4 * TASK_ATOMS)
     strange = np.full(len(parts), -1, np.int64)
+    present: list[set[int]] = [set()] * len(parts)
 
     def take_in(task: tuple[int, tuple[int, int]]) -> None:
         number, (first, last) = task
@@ -414,6 +418,8 @@ def _concatenate(batch: list[Frame], workers: Workers) -> _Batch:
             positions[starts[frame] : starts[frame + 1]] = batch[frame].positions
             numbers[starts[frame] : starts[frame + 1]] = batch[frame].numbers
         strange[number] = first_strange(positions, numbers, starts[first], starts[last], FARTHEST)
+        if strange[number] < 0:
+            present[number] = _present(numbers[starts[first] : starts[last]])
 
     workers.run(take_in, list(enumerate(parts)))
     found = strange[strange >= 0]
@@ -424,7 +430,7 @@ def _concatenate(batch: list[Frame], workers: Workers) -> _Batch:
     bad = np.flatnonzero(~(np.isfinite(cells) | ~used).all(axis=(1, 2)))
     if len(bad):
         raise DataError(f"{batch[bad[0]].label}: its cell is not finite")
-    return _Batch(positions, offsets, cells, pbc, numbers)
+    return _Batch(positions, offsets, cells, pbc, numbers, set().union(*present))
 
 
 def _strangeness(frame: Frame, atom: int) -> str:

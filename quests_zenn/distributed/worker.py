@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -152,8 +151,3 @@ def _most_kept() -> int:
 def installed() -> dict[str, str]:
     """Versions in this process."""
     return dict(versions())
-
-
-def process() -> int:
-    """Number of this process."""
-    return os.getpid()

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.checks import DataError
-from quests_zenn.io.frames import Frame, as_read, dump_chunks, map_types, parse_dump, quietly
+from quests_zenn.io.frames import dump_chunks, map_types, parse_dump, quietly
 from quests_zenn.io.outputs import user_cache
 from quests_zenn.io.plain_xyz import UnusualError, plain_frames
 
@@ -118,24 +118,12 @@ def frame_ranges(path: str | os.PathLike[str], atoms_per_range: int) -> list[Fra
     return ranges
 
 
-def read_range(
-    path: str | os.PathLike[str], part: FrameRange, type_map: Mapping[int, int] | None = None,
-    energy_key: str | None = None,
-) -> list[Frame]:  # fmt: skip
-    """The frames of a range. May be called in another process: all arguments can be pickled.
-
-    Raises
-    ------
-    DataError
-        See `quests_zenn.io.frames.read_atoms`; also if the file is not what it was when it was cut.
-    """
-    return [as_read(label, atoms, energy_key) for label, atoms in range_atoms(path, part, type_map)]
-
-
 def range_atoms(
     path: str | os.PathLike[str], part: FrameRange, type_map: Mapping[int, int] | None = None, name: str | None = None
 ) -> Iterator[tuple[str, Any]]:
     """The frames of a range as ``ase.Atoms``, with their labels; `name` is what these call the file.
+
+    May be called in another process: all arguments can be pickled.
 
     Raises
     ------

@@ -15,12 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from quests_zenn._core.checks import DataError
+from quests_zenn.io.locks import try_to_lock
 from quests_zenn.io.outputs import check_output, plain
-
-try:
-    import fcntl
-except ImportError:  # a system without such locks
-    fcntl = None  # type: ignore[assignment]
 
 #: What is added to the name of the output.
 ENDING = ".progress.jsonl"
@@ -117,15 +113,9 @@ class Journal:
         self._data = self._stream = None
 
     def _lock(self) -> None:
-        if fcntl is None:
-            return
         assert self._stream is not None
-        try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{self.output}: another process is writing it") from None
-        except OSError:
-            pass  # a file system without locks
+        if not try_to_lock(self._stream.fileno()):
+            raise DataError(f"{self.output}: another process is writing it")
 
     def _read(self) -> int:
         """Take in what the journal says; returns the number of bytes of whole lines."""

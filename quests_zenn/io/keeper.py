@@ -15,12 +15,8 @@ import numpy as np
 from quests_zenn._core.checks import DataError, DataWarning
 from quests_zenn._core.remote import State
 from quests_zenn.io.arrays import read_arrays, write_arrays
+from quests_zenn.io.locks import still_named, try_to_lock
 from quests_zenn.io.outputs import user_cache
-
-try:
-    import fcntl
-except ImportError:  # a system without such locks
-    fcntl = None  # type: ignore[assignment]
 
 #: Seconds between two states, and the largest share of the time that writing them may take.
 INTERVAL, SHARE = 5.0, 0.02
@@ -158,10 +154,10 @@ class DiskKeeper:
                 stream = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
             except FileNotFoundError:  # removed just now by whoever had it
                 continue
-            if not _flock(stream):
+            if not try_to_lock(stream):
                 os.close(stream)
                 break
-            if _is_same(stream, folder / _LOCK):
+            if still_named(stream, folder / _LOCK):
                 self._locks[key] = stream
                 return True
             os.close(stream)
@@ -170,27 +166,6 @@ class DiskKeeper:
 
     def _unlock(self, key: str) -> None:
         os.close(self._locks.pop(key))
-
-
-def _flock(stream: int) -> bool:
-    """Whether a file is now locked by this process, or cannot be locked by anyone."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
-
-
-def _is_same(stream: int, path: Path) -> bool:
-    """Whether an open file still is the one of this name."""
-    try:
-        return os.path.samestat(os.fstat(stream), os.stat(path))
-    except OSError:
-        return False
 
 
 def _remove_old(folder: Path) -> None:
@@ -207,7 +182,7 @@ def _remove_old(folder: Path) -> None:
                 continue
             stream = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                if _flock(stream):
+                if try_to_lock(stream):
                     shutil.rmtree(entry.path, ignore_errors=True)
             finally:
                 os.close(stream)

@@ -38,6 +38,7 @@ import numpy.typing as npt
 
 from quests_zenn._core.checks import DataError, DataWarning, finite, positive, whole_number
 from quests_zenn._core.parallel import resolve_jobs
+from quests_zenn.io.locks import try_to_lock
 from quests_zenn.io.outputs import plain, replacing, write_json
 from quests_zenn.sampling._context import Trained
 from quests_zenn.sampling._program import ANSWER
@@ -1154,18 +1155,9 @@ def _table_of(result: Result, n: int, q: int) -> tuple[FloatArray, npt.NDArray[n
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One process at a time; the lock goes with the process."""
-    try:
-        import fcntl
-    except ImportError:  # a system without it
-        yield
-        return
     with open(folder / ".lock", "a", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{folder}: another process works on this run") from None
-        except OSError:
-            pass  # a file system without locks
+        if not try_to_lock(stream.fileno()):
+            raise DataError(f"{folder}: another process works on this run")
         yield
 
 

@@ -21,8 +21,8 @@ from ase.io import read, write
 from commands import run
 
 from quests_zenn.descriptors import describe
-from quests_zenn.io import store as room
-from quests_zenn.io.store import open_store
+from quests_zenn.io import store_form, store_writer
+from quests_zenn.io.store import Store, open_store
 
 pytest.importorskip("zarr")
 pytestmark = pytest.mark.extra
@@ -58,7 +58,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("near", "cold.xyz", "--cutoff", "4.5"),
     ):  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(room, "chunk_rows", lambda width: CHUNK)
+            patch.setattr(store_form, "chunk_rows", lambda width: CHUNK)
             patch.chdir(folder)
             run("descriptors", *more, "-o", f"{name}.zarr", "--quiet")
     return folder
@@ -66,7 +66,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "chunk_rows", lambda width: CHUNK)
+    monkeypatch.setattr(store_form, "chunk_rows", lambda width: CHUNK)
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
 
@@ -229,15 +229,15 @@ def test_memory_sets_the_size_of_batches(monkeypatch: pytest.MonkeyPatch) -> Non
 
 SLOW = """
 import sys, time
-from quests_zenn.io import store
-store.chunk_rows = lambda width: {chunk}
+from quests_zenn.io import store_form, store_writer
+store_form.chunk_rows = lambda width: {chunk}
 from quests_zenn.cli import _descriptors
 _descriptors.BATCH_ATOMS = 64
-append = store.StoreWriter.append
+append = store_writer.StoreWriter.append
 def slow(*args):
     append(*args)
     time.sleep(0.15)
-store.StoreWriter.append = slow
+store_writer.StoreWriter.append = slow
 from quests_zenn.cli.main import main
 main(["descriptors", "cold.xyz", "hot.xyz", "-o", "s.zarr", "--quiet"], prog_name="quests-zenn")
 """
@@ -268,7 +268,7 @@ def test_a_changed_input_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     from quests_zenn.cli import _descriptors
 
     monkeypatch.setattr(_descriptors, "BATCH_ATOMS", 64)
-    append, calls = room.StoreWriter.append, []
+    append, calls = store_writer.StoreWriter.append, []
 
     def fails(self: Any, *args: Any) -> None:
         calls.append(1)
@@ -276,10 +276,10 @@ def test_a_changed_input_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError("the plug is pulled")
         append(self, *args)
 
-    monkeypatch.setattr(room.StoreWriter, "append", fails)
+    monkeypatch.setattr(store_writer.StoreWriter, "append", fails)
     run("descriptors", "cold.xyz", "-o", "s.zarr", status=1)
     os.utime("cold.xyz", (1, 1))
-    monkeypatch.setattr(room.StoreWriter, "append", append)
+    monkeypatch.setattr(store_writer.StoreWriter, "append", append)
     _, err = run("descriptors", "cold.xyz", "-o", "s.zarr")
     assert re.search(r"^warning: s.zarr: begins anew, since the run before this one had inputs", err)
     assert open_store("s.zarr", verify=True).token == open_store("cold.zarr").token
@@ -287,7 +287,7 @@ def test_a_changed_input_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("change", ["other", "longer"])
 def test_an_input_that_changes_while_it_is_read_is_told(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    append = room.StoreWriter.append
+    append = store_writer.StoreWriter.append
 
     def changes(self: Any, *args: Any) -> None:
         append(self, *args)
@@ -295,7 +295,7 @@ def test_an_input_that_changes_while_it_is_read_is_told(change: str, monkeypatch
             stream.write("\n" * (change == "longer"))
         os.utime("cold.xyz", (1, 1))
 
-    monkeypatch.setattr(room.StoreWriter, "append", changes)
+    monkeypatch.setattr(store_writer.StoreWriter, "append", changes)
     _, err = run("descriptors", "cold.xyz", "-o", "s.zarr", status=int(change == "other"))
     if change == "other":
         assert "cold.xyz: was changed while it was read; repeat the command" in err
@@ -451,7 +451,7 @@ def test_rows_of_a_store_need_not_be_in_memory(monkeypatch: pytest.MonkeyPatch) 
     loaded = Source(("both.zarr",), options)
     loaded.describe()
     for name, select, kind in (
-        ("both.zarr", None, room.Store), ("both.zarr@2:9:3", None, SomeRows), ("both.zarr", "0:5", SomeRows),
+        ("both.zarr", None, Store), ("both.zarr@2:9:3", None, SomeRows), ("both.zarr", "0:5", SomeRows),
         ("both.zarr@3:", "1,2", SomeRows),
     ):  # fmt: skip
         loaded = Source((name,), options | {"select": select})

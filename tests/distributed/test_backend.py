@@ -25,7 +25,7 @@ from quests_zenn._core.remote import LazyTasks, Task
 from quests_zenn.compression import DatasetCompressor
 from quests_zenn.distributed import DaskBackend, local_cluster
 from quests_zenn.distributed import backend as room
-from quests_zenn.distributed.worker import Loaded, aligned, process
+from quests_zenn.distributed.worker import Loaded, aligned
 from quests_zenn.entropy import delta_entropy, get_all_metrics
 
 pytestmark = pytest.mark.extra
@@ -192,7 +192,7 @@ def test_workers_that_are_killed_change_no_bit(cluster: DaskBackend) -> None:
     done: list[int] = []
     results = cluster.map(remote_tasks.slow_dot, pieces, tasks, done.append)
     found = [next(results) for _ in range(5)]
-    first, second = cluster.everywhere(process).values()
+    first, second = cluster.everywhere(os.getpid).values()
     os.kill(first, signal.SIGKILL)
     found += [next(results) for _ in range(15)]
     os.kill(second, signal.SIGKILL)
@@ -224,7 +224,7 @@ def test_one_worker_after_the_other_is_killed(cluster: DaskBackend) -> None:
     for n in range(400):
         found.append(next(results))
         if n % 50 == 20:
-            os.kill(next(iter(cluster.everywhere(process).values())), signal.SIGKILL)
+            os.kill(next(iter(cluster.everywhere(os.getpid).values())), signal.SIGKILL)
     assert found == list(range(400))
     wait_until(lambda: cluster.n_workers == 2)
 
@@ -233,7 +233,7 @@ def test_one_worker_after_the_other_is_killed(cluster: DaskBackend) -> None:
 
 
 def test_cores_are_not_oversubscribed(cluster: DaskBackend) -> None:
-    assert len(cluster.everywhere(process)) == 2
+    assert len(cluster.everywhere(os.getpid)) == 2
     for found in cluster.everywhere(remote_tasks.threads).values():
         assert set(found.values()) == {"1"}
 

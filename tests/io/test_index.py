@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from quests_zenn._core.checks import DataError
 from quests_zenn.io import index as room
 from quests_zenn.io.ahead import ahead
-from quests_zenn.io.frames import read_atoms, read_frames
-from quests_zenn.io.index import FrameRange, frame_index, frame_ranges, read_range
+from quests_zenn.io.frames import Frame, as_read, read_atoms, read_frames
+from quests_zenn.io.index import FrameRange, frame_index, frame_ranges, range_atoms
 from quests_zenn.io.plain_xyz import UnusualError, plain_frames
 
 
@@ -53,6 +53,10 @@ def assert_same(found: Atoms, wanted: Atoms) -> None:
             assert type(own[key]) is type(other[key])
             assert getattr(own[key], "dtype", None) == getattr(other[key], "dtype", None)
             np.testing.assert_array_equal(own[key], other[key])
+
+
+def read_range(name: str, part: FrameRange, types: dict[int, int] | None = None) -> list[Frame]:
+    return [as_read(label, atoms, None) for label, atoms in range_atoms(name, part, types)]
 
 
 def by_ase(path: str, index: str = ":") -> list[Atoms]:

@@ -21,8 +21,11 @@ import pytest
 
 from quests_zenn._core.checks import DataError
 from quests_zenn._core.rows import Rows, piece_rows
+from quests_zenn.io import locks, store_form
 from quests_zenn.io import store as room
-from quests_zenn.io.store import FrameRecord, Store, StoreParameters, StoreWriter, check_store_output, open_store
+from quests_zenn.io.store import Store, open_store
+from quests_zenn.io.store_form import FrameRecord, StoreParameters
+from quests_zenn.io.store_writer import StoreWriter, check_store_output
 
 pytest.importorskip("zarr")
 pytestmark = pytest.mark.extra
@@ -44,9 +47,9 @@ def small_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_chunks_small(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(room, "chunk_rows", lambda width: CHUNK)
-    patch.setattr(room, "TEXT_CHUNK", 2000)
-    patch.setattr(room, "LENGTH_CHUNK", 20)
+    patch.setattr(store_form, "chunk_rows", lambda width: CHUNK)
+    patch.setattr(store_form, "TEXT_CHUNK", 2000)
+    patch.setattr(store_form, "LENGTH_CHUNK", 20)
     patch.setattr(os, "fsync", lambda number: None)  # nobody pulls the plug here
 
 
@@ -199,7 +202,7 @@ def test_a_piece_of_a_store_that_was_replaced_is_refused() -> None:
 def test_chunks_are_quarters_of_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     for width in (1, 63, 1000, 100_000):
-        assert 4 * room.chunk_rows(width) == piece_rows(width)
+        assert 4 * store_form.chunk_rows(width) == piece_rows(width)
 
 
 def test_equal_contents_have_equal_tokens_and_others_have_not() -> None:
@@ -271,8 +274,8 @@ def test_what_is_no_store_is_never_replaced() -> None:
 WRITER = """
 import sys
 sys.path[:0] = {path!r}
-from test_store import Content, room
-room.chunk_rows, room.TEXT_CHUNK, room.LENGTH_CHUNK = lambda width: {chunk}, 2000, 20
+from test_store import Content, store_form
+store_form.chunk_rows, store_form.TEXT_CHUNK, store_form.LENGTH_CHUNK = lambda width: {chunk}, 2000, 20
 Content().write(pause=0.02, step=1)
 """
 
@@ -427,7 +430,7 @@ def test_two_processes_cannot_write_one_store() -> None:
 
 
 def test_without_locks_the_first_of_two_writers_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     content = Content()
     with StoreWriter("s.zarr", PARAMETERS, KEY) as first:
         content.write(frames=20)
@@ -565,7 +568,7 @@ STRANGE: dict[str, tuple[str, Any, str]] = {
 @pytest.mark.parametrize("name", STRANGE)
 def test_strange_stores_are_refused_before_they_are_read(name: str) -> None:
     path, change, sentence = STRANGE[name]
-    changed(path, (lambda found: change(found["attributes"][room.FORMAT])) if path == "" else change)
+    changed(path, (lambda found: change(found["attributes"][store_form.FORMAT])) if path == "" else change)
     refused(f"^s.zarr: .*{sentence}", open_store, "s.zarr")
 
 
