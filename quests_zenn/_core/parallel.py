@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
+from threading import Lock
 from typing import Any, TypeVar
 
 from quests_zenn._core.checks import whole_number
@@ -56,8 +57,8 @@ class Workers:
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
-        if self.jobs > 1:
-            self._pool = ThreadPoolExecutor(self.jobs, thread_name_prefix="quests_zenn")
+        if self.jobs > 1:  # the calling thread works, too
+            self._pool = ThreadPoolExecutor(self.jobs - 1, thread_name_prefix="quests_zenn")
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -73,25 +74,34 @@ class Workers:
         `done` is called, in some thread, after each task. The first exception stops the remaining tasks and is raised
         here; so does an interrupt from the keyboard.
         """
+        # threads, the calling one among them, take tasks as they come: waking them takes longer than a small task
+        left, lock = iter(tasks), Lock()
 
-        def one(task: Task) -> None:
-            work(task)
-            if done is not None:
-                done(task)
+        def take() -> None:
+            nonlocal left
+            while True:
+                with lock:
+                    found = next(left, lock)
+                if found is lock:
+                    return
+                try:
+                    work(found)  # type: ignore[arg-type]
+                    if done is not None:
+                        done(found)  # type: ignore[arg-type]
+                except BaseException:
+                    left = iter(())
+                    raise
 
-        if self._pool is None or len(tasks) == 1:
-            for task in tasks:
-                one(task)
-            return
-        futures = [self._pool.submit(one, task) for task in tasks]
+        helpers = 0 if self._pool is None else min(self.jobs, len(tasks)) - 1
+        futures = [self._pool.submit(take) for _ in range(helpers)]  # type: ignore[union-attr]
         try:
-            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in finished:
-                future.result()
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
+            take()
+        finally:
+            left = iter(())
+            began = [future for future in futures if not future.cancel()]  # for others there is nothing left
+            wait(began)
+        for future in began:
+            future.result()
 
 
 def use_workers(workers: Workers | None, jobs: int | None) -> AbstractContextManager[Workers]:

@@ -5,7 +5,7 @@ holds environments q W ... q W + W - 1 as an array (d, W), so that one load brin
 of environments. Rows of the tile are read from the same layout, one number at a time. With n_i = |x_i|^2 the
 exponent to base 2 is t_ij = 2 x_i . x_j - n_i - n_j; padding has n = inf and weight 0.
 
-Work per pair of vectors: d fused multiply-adds and about 20 operations for 2^t. `ROWS` x 2 accumulators stay in
+Work per pair of vectors: d fused multiply-adds and about 20 operations for 2^t. `ROWS` x `VECTORS` accumulators stay in
 registers over the whole loop; each exponential is used at once, for its row and (symmetric sums) for its column.
 """
 
@@ -32,8 +32,11 @@ from quests_zenn._core.simd import (
     vector_call,
 )
 
-#: Rows of a register tile: 16 accumulators of 512 bits, or as many registers of narrower machines.
-ROWS = 8 if binding.get_host_cpu_features().get("avx512f", False) else 4
+_WIDE = binding.get_host_cpu_features().get("avx512f", False)
+
+#: Rows of a register tile, and vectors of 512 bits that they meet at a time. Accumulators take half of the registers
+#: (16 of 512 bits, or 8 of 256), the rest is for factors. With more of them, all move to memory and back each time.
+ROWS, VECTORS = (8, 2) if _WIDE else (4, 1)
 
 #: Exponents below are taken as this one: 2^-1000 still adds up without becoming subnormal.
 LOWEST = {"double": -1000.0, "float": -120.0}
@@ -102,7 +105,8 @@ def _emit(builder: ir.IRBuilder, context: Any, signature: Any, args: Any, mode: 
         scales, n_scales, sums, sums_at, stride, columns, columns_stride,
     ) = pointers  # fmt: skip
     width = ir.Constant(intp, 2 * lanes)
-    vectors = range(2)
+    parts = ir.Constant(intp, 2 // VECTORS)  # of a panel, one after the other
+    vectors = range(VECTORS)
 
     def offset(base: ir.Value, n: int) -> ir.Value:
         return builder.add(base, ir.Constant(intp, n))
@@ -116,9 +120,11 @@ def _emit(builder: ir.IRBuilder, context: Any, signature: Any, args: Any, mode: 
     zero = ir.Constant(vtype, [0.0] * lanes)
     lowest = ir.Constant(vtype, [-math.inf] * lanes)
 
-    with for_range_slice(builder, first, last, ir.Constant(intp, 1), intp) as (panel, _):
+    start, stop = builder.mul(first, parts), builder.mul(last, parts)
+    with for_range_slice(builder, start, stop, ir.Constant(intp, 1), intp) as (step, _):
         dots = [[alloca_once_value(builder, zero) for _ in vectors] for _ in range(ROWS)]
-        b_start = builder.mul(panel, panel_size)
+        column = builder.mul(step, ir.Constant(intp, VECTORS * lanes))
+        b_start = builder.add(builder.mul(builder.udiv(column, width), panel_size), builder.urem(column, width))
         with for_range_slice(builder, ir.Constant(intp, 0), panel_size, width, intp) as (at, _):
             b_at = builder.add(b_start, at)
             a_at = builder.add(a_start, at)
@@ -128,7 +134,6 @@ def _emit(builder: ir.IRBuilder, context: Any, signature: Any, args: Any, mode: 
                 for v in vectors:
                     fused = vector_call(builder, "llvm.fmuladd", a, b[v], builder.load(dots[r][v]))
                     builder.store(fused, dots[r][v])
-        column = builder.mul(panel, width)
         two = ir.Constant(vtype, [2.0] * lanes)
         t = []
         minus_b = [
@@ -170,7 +175,7 @@ def _emit(builder: ir.IRBuilder, context: Any, signature: Any, args: Any, mode: 
             for r in range(ROWS):
                 start = builder.add(
                     builder.mul(builder.add(sums_at, ir.Constant(intp, r)), stride),
-                    builder.mul(builder.sub(panel, first), width),
+                    builder.sub(column, builder.mul(first, width)),
                 )
                 for v in vectors:
                     store_vector(builder, t[r][v], sums, offset(start, v * lanes), size)
