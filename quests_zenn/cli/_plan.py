@@ -154,7 +154,7 @@ def _look_at_stores(source: Source) -> Seen:
     """A few stretches of each store, from all over it."""
     parts, seconds, read, n = [], 0.0, 0, 0
     for spec, store in source.stores.items():
-        source._note_store(spec)
+        source.note_store(spec)
         n += len(store)
         stretch = min(len(store), SAMPLE // 8 // len(source.stores) + 1)
         for first in np.unique(np.linspace(0, len(store) - stretch, 8).astype(int)).tolist():

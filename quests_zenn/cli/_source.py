@@ -235,7 +235,7 @@ class Source:
     def _load(self, spec: str, advance: Any) -> Environments:
         """Environments of a store, in memory."""
         store = self.stores[spec]
-        members, lengths = self._note_store(spec)
+        members, lengths = self.note_store(spec)
         if self.watch is not None:
             self.watch(int(lengths.sum()), store.shape[1], store.dtype.itemsize)
         before = time.perf_counter()
@@ -254,7 +254,7 @@ class Source:
         self.seconds["reading"] += time.perf_counter() - before
         return env
 
-    def _note_store(self, spec: str) -> tuple[np.ndarray | slice, np.ndarray]:
+    def note_store(self, spec: str) -> tuple[np.ndarray | slice, np.ndarray]:
         """Note down what a store says of its frames; returns the rows that are asked for, and rows of each frame."""
         store = self.stores[spec]
         offsets = store.frame_offsets
@@ -332,7 +332,7 @@ class Source:
         if (index.step or 1) < 0 or (self.options.get("precision") == "float32" and store.dtype != np.float32):
             return None
         before = time.perf_counter()
-        members, lengths = self._note_store(spec)
+        members, lengths = self.note_store(spec)
         x: Any = store if isinstance(members, slice) else SomeRows(store, members)
         numbers: Any = store.numbers[members]  # not converted: there may be many
         self._ask(

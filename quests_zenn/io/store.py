@@ -133,7 +133,11 @@ class Store:
         self.elements: tuple[str, ...] = tuple(map(str, found["elements"]))
         e = len(self.elements)
         blocks = 1 + {"none": 0, "blocks": e, "pairs": e + e * (e - 1) // 2}[self.species]
-        if d != blocks * (2 * self.k - 1) or list(self.elements) != sorted({*self.elements}):
+        if (
+            d != blocks * (2 * self.k - 1)
+            or list(self.elements) != sorted({*self.elements})
+            or not all(symbol.isascii() and symbol.isalnum() for symbol in self.elements)
+        ):
             raise ValueError("elements do not make so many columns")
         self.token = str(found["token"])
         self.n_frames, self.n_tied = frames, _whole(found, "n_tied", 0)
@@ -144,7 +148,10 @@ class Store:
         symbols = {*form.symbols(self.present)}
         if not symbols or not symbols <= {*self.elements} or (self.species == "none" and len(symbols) < e):
             raise ValueError("elements are not those of its atoms")
-        self.provenance: list[dict[str, Any]] = [dict(part) for part in found["provenance"]]
+        self.provenance: list[dict[str, Any]] = [
+            {name: form.printable(value) if isinstance(value, str) else value for name, value in dict(part).items()}
+            for part in found["provenance"]
+        ]
         self.versions: dict[str, str] = dict(found["versions"])
         text = self._text_length()
         self._layouts = {

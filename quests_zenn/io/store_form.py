@@ -105,13 +105,19 @@ class FrameRecord:
             raise ValueError("properties of a frame")
         if "volume" in found and not (_is_finite(found["volume"]) and found["volume"] > 0.0):
             raise ValueError("volume of a frame")
-        return cls(**{**found, "arrays": tuple(map(str, found.get("arrays", ())))})
+        told = {name: printable(found[name]) for name in ("label", "without_volume") if name in found}
+        return cls(**{**found, **told, "arrays": tuple(map(str, found.get("arrays", ())))})
 
 
 _KINDS: dict[str, Any] = {
     "label": str, "n": int, "file": int, "volume": (int, float), "without_volume": str, "properties": dict,
     "info": dict, "results": dict, "arrays": list,
 }  # fmt: skip
+
+
+def printable(text: str) -> str:
+    """The text with a question mark for all that moves a cursor or colours a screen: it may be a stranger's."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _is_finite(value: Any) -> bool:

@@ -550,6 +550,8 @@ STRANGE: dict[str, tuple[str, Any, str]] = {
     "text": ("", lambda own: own.update(cutoff=[]), "what it says of itself is damaged"),
     "present": ("", lambda own: own.update(present=[10**30]), r"damaged \(present\)"),
     "elements": ("", lambda own: own.update(elements=["Cu"]), r"damaged \(elements are not those of its atoms\)"),
+    "symbols": ("", lambda own: own.update(elements=["Cu\x1b", "H", "O"]), "elements do not make so many columns"),
+    "provenance": ("", lambda own: own.update(provenance=["abc"]), "what it says of itself is damaged"),
     "missing": ("", lambda own: own.pop("token"), r"damaged \('token'\)"),
     "object": ("x", lambda found: found.update(data_type="object"), "its array x has another form than this package"),
     "pickle": ("x", lambda found: found.update(codecs=[{"name": "numcodecs.pickle"}]), "its array x has another form"),
@@ -599,6 +601,12 @@ def test_frames_that_do_not_fit_are_refused() -> None:
 def test_records_of_frames_are_judged(line: bytes) -> None:
     with pytest.raises((ValueError, TypeError)):
         FrameRecord.from_json(line)
+
+
+def test_what_strangers_say_does_not_move_the_cursor() -> None:
+    line = FrameRecord("a\x1b[2Jb é", 1, without_volume="\n\r").to_json()
+    record = FrameRecord.from_json(line)
+    assert (record.label, record.without_volume) == ("a?[2Jb é", "??")
 
 
 def test_what_is_no_store_is_told() -> None:
