@@ -15,6 +15,9 @@ SETUP := setup.cfg pyproject.toml constraints.txt
 # Numba does not notice edits in another file than the kernel's: one cache for each state of the sources
 build/tested build/tested-slow: export NUMBA_CACHE_DIR = $(CURDIR)/build/numba/$(shell cat $(SOURCES) | cksum | cut -d' ' -f1)
 DEMO = quests-entropy examples/copper_melting.xyz --bandwidth 0.03 --plot build/demo/entropy.png --overwrite
+# Tests run in so many processes, which take over what is left of each other's lists
+TEST_PROCESSES ?= 2
+PYTEST = pytest -n $(TEST_PROCESSES) --dist worksteal
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-all lint docs bench clean
@@ -60,9 +63,9 @@ build/demo/table.txt: .venv/ready-demo examples/copper_melting.xyz $(SOURCES)
 
 build/tested: .venv/ready-all .venv-core/ready $(SOURCES) $(TESTS)
 	@mkdir -p build
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/$(PYTEST) -m "not slow"
 	@echo "The same with the core alone, from the wheel:"
-	cd build && ../$(CORE)/pytest -c ../pyproject.toml --rootdir .. -m "not slow" ../tests
+	cd build && ../$(CORE)/$(PYTEST) -c ../pyproject.toml --rootdir .. -m "not slow" ../tests
 	@echo "Done: the tests passed with all extras and with the core alone (the slow ones: make test-all)." > $@
 
 build/tested-slow: .venv/ready-all .venv-core/ready $(SOURCES) $(TESTS)

@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import pytest
@@ -34,7 +35,16 @@ blocks = load(ROOT / "docs" / "blocks.py", "blocks")
 PAGES = [ROOT / "README.md", *(page for page in blocks.pages() if blocks.blocks(page))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+#: Pages that fit models or compare many potentials, half a minute and more each.
+LONG = {f"docs/howto/{name}.md" for name in ("active_learning", "compress", "free_energy", "states", "uncertainty")}
+
+
+def listed(page: Path) -> Any:
+    name = str(page.relative_to(ROOT))
+    return pytest.param(page, id=name, marks=[pytest.mark.slow] if name in LONG else [])
+
+
+@pytest.mark.parametrize("page", [listed(page) for page in PAGES])
 def test_page(page: Path, tmp_path: Path) -> None:
     if "--plot" in page.read_text(encoding="utf-8"):
         pytest.importorskip("matplotlib")

@@ -41,6 +41,8 @@ FILES = [
     "mlearn_Si_test.xyz",
     "mlearn_Si_train.xyz",
 ]
+#: The first of them takes half a minute.
+NAMES = [pytest.param(FILES[0], marks=pytest.mark.slow), *FILES[1:]]
 
 
 def peer_descriptors(frame: Frame | structures.Structure, k: int, cutoff: float) -> npt.NDArray[np.float64]:
@@ -80,7 +82,7 @@ def test_all_files_are_named(data_dir: Path) -> None:
     assert sorted(path.name for path in data_dir.glob("*.xyz")) == FILES
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", NAMES)
 def test_some_frames(data_dir: Path, name: str) -> None:
     frames = frames_of(data_dir, name, "::29")
     compare(frames, 32, 5.0)
@@ -89,7 +91,7 @@ def test_some_frames(data_dir: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_frame(data_dir: Path, name: str) -> None:
     frames = frames_of(data_dir, name, ":")
     compare(frames, 32, 5.0)
