@@ -279,8 +279,7 @@ class ArrayLayout:
         """An array that was checked. What its file says is not read again."""
         zarr = require_zarr()
         place = zarr.storage.StorePath(zarr.storage.LocalStore(folder / self.name, read_only=not write))
-        array = zarr.Array.from_dict(place, self.metadata())
-        return array.with_config({"write_empty_chunks": True}) if write else array
+        return zarr.Array(zarr.AsyncArray(self.metadata(), place, config={"write_empty_chunks": True}))
 
     def check(self, folder: Path) -> None:
         """Compare with what is there.
