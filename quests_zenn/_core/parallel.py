@@ -75,33 +75,33 @@ class Workers:
         here; so does an interrupt from the keyboard.
         """
         # threads, the calling one among them, take tasks as they come: waking them takes longer than a small task
-        left, lock = iter(tasks), Lock()
+        left, lock = iter(range(len(tasks))), Lock()
+        errors: list[BaseException] = []
 
         def take() -> None:
-            nonlocal left
-            while True:
-                with lock:
-                    found = next(left, lock)
-                if found is lock:
-                    return
-                try:
-                    work(found)  # type: ignore[arg-type]
+            try:
+                while not errors:
+                    with lock:
+                        place = next(left, None)
+                    if place is None:
+                        return
+                    task = tasks[place]
+                    work(task)
                     if done is not None:
-                        done(found)  # type: ignore[arg-type]
-                except BaseException:
-                    left = iter(())
-                    raise
+                        done(task)
+            except BaseException as error:
+                errors.append(error)
 
         helpers = 0 if self._pool is None else min(self.jobs, len(tasks)) - 1
-        futures = [self._pool.submit(take) for _ in range(helpers)]  # type: ignore[union-attr]
         try:
+            futures = [self._pool.submit(take) for _ in range(helpers)]  # type: ignore[union-attr]
             take()
-        finally:
-            left = iter(())
-            began = [future for future in futures if not future.cancel()]  # for others there is nothing left
-            wait(began)
-        for future in began:
-            future.result()
+            wait([future for future in futures if not future.cancel()])  # those that never began have nothing left
+        except BaseException as error:  # an interrupt in between: others end with the task that they have
+            errors.append(error)
+            raise
+        if errors:
+            raise errors[0]
 
 
 def use_workers(workers: Workers | None, jobs: int | None) -> AbstractContextManager[Workers]:

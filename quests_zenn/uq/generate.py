@@ -522,8 +522,12 @@ class _Run:
             start = starts[number % len(starts)]
             seed = np.random.SeedSequence(self.entropy, spawn_key=(generation, number))
             walker = Walker(start, known, self.rules, seed)
-            with Workers(threads) as own:
-                walk = walker.walk(generation, number, own, progress=self.progress, stopped=stop.is_set)
+            try:
+                with Workers(threads) as own:
+                    walk = walker.walk(generation, number, own, progress=self.progress, stopped=stop.is_set)
+            except BaseException:
+                stop.set()  # the others end at once, not after minutes
+                raise
             with lock:
                 walks[number] = walk
                 if journal is not None:
@@ -533,8 +537,8 @@ class _Run:
             threads = max(1, workers.jobs // max(1, len(left)))  # of each walk
             try:
                 workers.run(one, left)
-            except BaseException:
-                stop.set()  # the others end at once, not after minutes
+            except BaseException:  # an interrupt while all wait for the last walk
+                stop.set()
                 raise
         return [walk for walk in walks if walk is not None]
 

@@ -188,7 +188,7 @@ def test_runs_follow_the_twin_step_by_step(model: Any, ensemble: str, seed: int)
         given = {"mu": rng.normal(size=2)}
     elif ensemble == "biased":
         given = {"phi": rng.random(2) + 0.1, "kappa": rng.normal(size=2)}
-    sweeps = 32
+    sweeps = 16
     found = mc.run(1.3, start=start, sweeps=sweeps, seed=seed, series=True, jobs=1, **given)
     occupations, energies, etas, accepted = naive_walk(mc, clusters, start, 1.3, sweeps, seed, **given)
     assert found.ensemble == ensemble

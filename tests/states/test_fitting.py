@@ -149,6 +149,7 @@ def test_phases_need_entropies_and_states_of_their_own() -> None:
         fit_states(few, entropies=H)
 
 
+@pytest.mark.slow
 def test_a_known_transition_needs_no_link() -> None:
     pytest.importorskip("torch")
     of, H = two_phases(0.8, -2.0)
