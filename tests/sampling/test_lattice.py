@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import scipy.special
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from quests_zenn._core.checks import DataError
@@ -174,6 +174,7 @@ def test_energies_are_direct_sums(model: Any, seed: int) -> None:
     assert mc.order_parameters(n) == pytest.approx(np.array(naive_eta(mc, n)))
 
 
+@settings(max_examples=12)
 @given(
     model=st.one_of(models(), models(largest=2)),
     ensemble=st.sampled_from(["canonical", "semi-grand", "biased"]),
@@ -188,7 +189,7 @@ def test_runs_follow_the_twin_step_by_step(model: Any, ensemble: str, seed: int)
         given = {"mu": rng.normal(size=2)}
     elif ensemble == "biased":
         given = {"phi": rng.random(2) + 0.1, "kappa": rng.normal(size=2)}
-    sweeps = 16
+    sweeps = 32
     found = mc.run(1.3, start=start, sweeps=sweeps, seed=seed, series=True, jobs=1, **given)
     occupations, energies, etas, accepted = naive_walk(mc, clusters, start, 1.3, sweeps, seed, **given)
     assert found.ensemble == ensemble
