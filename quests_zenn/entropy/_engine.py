@@ -30,7 +30,7 @@ from quests_zenn.entropy._packing import (
 from quests_zenn.entropy._plan import batches, plan_symmetric, row_tiles
 from quests_zenn.entropy._squares import sum_cross, sum_squares
 from quests_zenn.entropy._sweep import Progress, check_extent, max_tiles, run_tiles
-from quests_zenn.entropy._tile import ROWS
+from quests_zenn.entropy._tile import ROWS, VECTORS
 
 #: Sums below 2^this, relative to the largest weight, are done again as a log-sum-exp.
 TRUSTED = {"float64": -900.0, "float32": -60.0}
@@ -82,7 +82,9 @@ def log_sums_within(
         key = ""
         if pool.keeper is not None:
             # sums are kept in the order of the packed rows
-            key = fingerprint("all pairs", packed.rows, x, h, weights, groups, precision, floor, packed.width, ROWS)
+            key = fingerprint(
+                "all pairs", packed.rows, x, h, weights, groups, precision, floor, packed.width, ROWS, VECTORS
+            )  # fmt: skip
         sum_squares(packed, scale, scales, sums, pool, progress, floor, key)
         real = packed.rows >= 0
         out = np.empty((len(h), n))
