@@ -186,7 +186,7 @@ def fill_block(
 @kernel
 def fill_descriptors(
     first, last, offsets, pbc, lattices, shapes, reaches, bin_starts, xyz, order, atom_bin,
-    elements, partners, k, cutoff, networks, network_starts, out, flags, coincidence,
+    elements, partners, k, cutoff, networks, network_starts, out, tied, incomplete, coincidence,
 ):  # fmt: skip
     """Descriptors of the sorted atoms [first, last).
 
@@ -203,7 +203,7 @@ def fill_descriptors(
         Comparators of the sorting networks for 1, 2, 4, ... inputs, concatenated.
     out : (N, B (2k - 1))
         Rows in input order.
-    flags : (2, N) bool
+    tied, incomplete : (N,) bool
         Filled, in input order: whether there is a tie at place k, and fewer than k neighbours.
     coincidence : (2,)
         Filled: the lowest input index of an atom that coincides with another (or -1), and that other.
@@ -255,7 +255,8 @@ def fill_descriptors(
             squared_distances(candidates, n, x, y, z, d2)
             d2[home + i] = np.inf
             n_inside = within(d2, n, cutoff2, inside)
-            tied = False
+            tie = False
+            incomplete[atom] = n_inside < k
             for block in range(n_blocks):
                 column = block * width
                 partner = partners[elements[atom], block]
@@ -281,17 +282,15 @@ def fill_descriptors(
                     rank_lanes(values, n_chosen, a, ranks)
                 for a in range(n_chosen):
                     nearest[ranks[a]] = chosen[a]
-                tied |= order_tie(candidates, d2, nearest, n_chosen, k)
-                if block == 0:
-                    flags[1, atom] = n_inside < k
-                    if n_inside > 0 and d2[nearest[0]] < TIE * TIE:
-                        if coincidence[0] < 0 or atom < coincidence[0]:
-                            coincidence[0] = atom
-                            coincidence[1] = order[candidate_atom[nearest[0]]]
-                        break
+                tie |= order_tie(candidates, d2, nearest, n_chosen, k)
+                if block == 0 and n_inside > 0 and d2[nearest[0]] < TIE * TIE:
+                    if coincidence[0] < 0 or atom < coincidence[0]:
+                        coincidence[0] = atom
+                        coincidence[1] = order[candidate_atom[nearest[0]]]
+                    break
                 fill_block(
                     candidates, d2, nearest, min(n_chosen, k), k, x, y, z, cutoff2, networks, network_starts,
                     px, py, pz, s, r2, x1, matrix, out, atom, column,
                 )  # fmt: skip
-            flags[0, atom] = tied
+            tied[atom] = tie
             i += 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -206,33 +208,31 @@ def describe(
     layout = _Layout(k, species, elements)
     rows = _Rows(2 * k - 1, type_, known_rows)
     lengths: list[npt.NDArray[np.int64]] = []
-    numbers: list[npt.NDArray[np.int64]] = []
-    flags: list[npt.NDArray[np.bool_]] = []
+    scratch = _Scratch()
     with Workers(jobs) as workers:
         for batch in _batches(iterate_frames(frames)):
-            packed = _concatenate(batch, workers)
+            new = rows.extend(sum(len(frame) for frame in batch))
+            packed = _concatenate(batch, rows.numbers[new], workers, scratch)
             if layout.widen(packed.present, batch[0].label):
-                rows.relayout(layout)
-            out = rows.extend(len(packed.numbers))
-            flags.append(_describe_batch(batch, packed, layout, k, cutoff, out, workers))
+                rows.relayout(layout, new.start)
+            _describe_batch(batch, packed, layout, k, cutoff, rows, new, workers, scratch)
             lengths.append(np.diff(packed.offsets))
-            numbers.append(packed.numbers)
-            del out  # it may move when rows are added
+            del packed  # what it shows may move when rows are added
             if progress is not None:
-                progress(len(packed.numbers))
+                progress(new.stop - new.start)
     if not lengths:
         raise DataError("there are no frames to describe")
-    tied, incomplete = np.concatenate(flags, axis=1)
+    rows.finish()
     return Environments(
-        rows.finish(),
+        rows.x,
         np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
-        np.concatenate(numbers),
+        rows.numbers,
         k,
         cutoff,
         species,
         tuple(layout.elements),
-        tied,
-        incomplete,
+        rows.tied,
+        rows.incomplete,
     )
 
 
@@ -336,43 +336,65 @@ class _Layout:
 
 
 class _Rows:
-    """The growing matrix of descriptors: exact where the number of rows is known, else enlarged in place."""
+    """Growing arrays with a row for each atom: exact where their number is known, else enlarged in place.
+
+    Threads touch the new rows first, so that the system hands out their memory to all of them at once.
+    """
 
     def __init__(self, block_width: int, dtype: np.dtype, known_rows: int | None) -> None:
         self._block_width = block_width
         self._blocks: list[tuple[str, ...]] = [()]
         self._capacity = known_rows or 0
         self._used = 0
-        self._data = np.empty((self._capacity, block_width), dtype)
+        self.x: npt.NDArray[np.floating] = np.empty((self._capacity, block_width), dtype)
+        self.numbers = np.empty(self._capacity, np.int64)
+        self.tied, self.incomplete = np.empty(self._capacity, bool), np.empty(self._capacity, bool)
 
-    def relayout(self, layout: _Layout) -> None:
-        """Move what is there into a wider layout. Happens once, or when a later frame brings a new element."""
+    def relayout(self, layout: _Layout, described: int) -> None:
+        """Move what is described into a wider layout. Happens once, or when a later frame brings a new element."""
         blocks = layout.blocks()
-        wider = np.zeros((self._capacity, len(blocks) * self._block_width), self._data.dtype)
+        wider = np.zeros((self._capacity, len(blocks) * self._block_width), self.x.dtype)
         width = self._block_width
         for old, name in enumerate(self._blocks):
             new = blocks.index(name)
-            source = self._data[: self._used, old * width : (old + 1) * width]
-            wider[: self._used, new * width : (new + 1) * width] = source
-        self._data, self._blocks = wider, blocks
+            source = self.x[:described, old * width : (old + 1) * width]
+            wider[:described, new * width : (new + 1) * width] = source
+        self.x, self._blocks = wider, blocks
 
-    def extend(self, n: int) -> npt.NDArray[np.floating]:
-        """A view of `n` fresh rows at the end."""
-        needed = self._used + n
-        if needed > self._capacity:
-            self._capacity = max(needed, self._capacity + self._capacity // 4)
-            # large blocks are moved by the page table, not copied; no view of the old data is alive here
-            self._data.resize((self._capacity, self._data.shape[1]), refcheck=False)
-        view = self._data[self._used : needed]
-        self._used = needed
-        return view
+    def extend(self, n: int) -> slice:
+        """Where `n` fresh rows are, at the end."""
+        first, self._used = self._used, self._used + n
+        if self._used > self._capacity:
+            self._resize(max(self._used, self._capacity + self._capacity // 4))
+        return slice(first, self._used)
 
-    def finish(self) -> npt.NDArray[np.floating]:
-        """The matrix, without spare rows."""
+    def finish(self) -> None:
+        """Give back spare rows."""
         if self._used != self._capacity:
-            self._data.resize((self._used, self._data.shape[1]), refcheck=False)
-            self._capacity = self._used
-        return self._data
+            self._resize(self._used)
+
+    def _resize(self, capacity: int) -> None:
+        # large blocks are moved by the page table, not copied; no view of the old data is alive here
+        for array in (self.x, self.numbers, self.tied, self.incomplete):
+            array.resize((capacity, *array.shape[1:]), refcheck=False)
+        self._capacity = capacity
+
+
+class _Scratch:
+    """Arrays for one batch after the other.
+
+    Fresh ones would be handed out and taken back page by page, in one thread, while the others wait.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
+        """An array of unknown content, valid until `name` is taken again."""
+        size = math.prod(shape)
+        if name not in self._arrays or self._arrays[name].size < size:
+            self._arrays[name] = np.empty(size, dtype)
+        return self._arrays[name][:size].reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -400,14 +422,14 @@ def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
         yield batch
 
 
-def _concatenate(batch: list[Frame], workers: Workers) -> _Batch:
-    """The frames one behind the other, judged."""
+def _concatenate(batch: list[Frame], numbers: npt.NDArray[np.int64], workers: Workers, scratch: _Scratch) -> _Batch:
+    """The frames one behind the other, judged; `numbers` is filled with their atomic numbers."""
     offsets = np.zeros(len(batch) + 1, np.int64)
     np.cumsum([len(frame) for frame in batch], out=offsets[1:])
     starts = offsets.tolist()
     cells = np.concatenate([frame.cell for frame in batch]).reshape(-1, 3, 3)
     pbc = np.concatenate([frame.pbc for frame in batch]).reshape(-1, 3)
-    positions, numbers = np.empty((starts[-1], 3)), np.empty(starts[-1], np.int64)
+    positions = scratch.take("positions", (starts[-1], 3), np.float64)
     parts = split_by_cost(np.diff(offsets).tolist(), 4 * TASK_ATOMS)
     strange = np.full(len(parts), -1, np.int64)
     present: list[set[int]] = [set()] * len(parts)
@@ -469,16 +491,18 @@ def _describe_batch(
     layout: _Layout,
     k: int,
     cutoff: float,
-    out: npt.NDArray[np.floating],
+    rows: _Rows,
+    new: slice,
     workers: Workers,
-) -> npt.NDArray[np.bool_]:
-    """Fill `out` and return the flags of all atoms: tied and incomplete (2, n)."""
+    scratch: _Scratch,
+) -> None:
+    """Fill the `new` rows: descriptors, and whether atoms are tied and incomplete."""
     n, n_frames = len(packed.numbers), len(batch)
     lattices = np.empty((n_frames, 3, 3))
     shapes, reaches = np.empty((n_frames, 3), np.int64), np.empty((n_frames, 3), np.int64)
-    bin_starts = np.empty(n + n_frames, np.int64)
-    xyz = np.empty((3, n))
-    order, atom_bin = np.empty(n, np.int64), np.empty(n, np.int64)
+    bin_starts = scratch.take("bin_starts", (n + n_frames,), np.int64)
+    xyz = scratch.take("xyz", (3, n), np.float64)
+    order, atom_bin = scratch.take("order", (n,), np.int64), scratch.take("atom_bin", (n,), np.int64)
     status = np.full(n_frames, OK, np.int64)
 
     def sort(part: tuple[int, int]) -> None:
@@ -500,14 +524,15 @@ def _describe_batch(
     partners, elements = layout.partners(), layout.encode(packed.numbers)
     networks, network_starts = _networks(k)
     tasks = split_evenly(n, TASK_ATOMS)
-    flags = np.zeros((2, n), bool)
+    x, tied, incomplete = rows.x[new], rows.tied[new], rows.incomplete[new]
     coincidences = np.full((len(tasks), 2), -1, np.int64)
 
     def fill(task: tuple[int, tuple[int, int]]) -> None:
         number, (first, last) = task
         fill_descriptors(
             first, last, packed.offsets, packed.pbc, lattices, shapes, reaches, bin_starts, xyz, order, atom_bin,
-            elements, partners, k, cutoff, networks, network_starts, out, flags, coincidences[number],
+            elements, partners, k, cutoff, networks, network_starts, x, tied, incomplete,
+            coincidences[number],
         )  # fmt: skip
 
     workers.run(fill, list(enumerate(tasks)))
@@ -518,4 +543,3 @@ def _describe_batch(
         _, other_atom = _locate(batch, packed.offsets, other)
         point = _triple(frame.positions[atom])
         raise DataError(f"{frame.label}: atoms {atom} and {other_atom} are at the same point ({point})")
-    return flags

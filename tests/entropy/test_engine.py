@@ -17,6 +17,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from quests_zenn._core.parallel import Workers
+from quests_zenn.entropy import _plan
 from quests_zenn.entropy._engine import log_sums_against, log_sums_by_part, log_sums_within
 from quests_zenn.entropy._packing import Packed, block_count, pack_rows
 from quests_zenn.entropy._plan import (
@@ -409,6 +410,18 @@ def test_small_batches_keep_every_tile_in_order() -> None:
             assert all(len(part) > 0 for part in parts)
             assert sum(count_pairs(part, 16) for part in parts) == count_pairs(tiles, 16)
     assert batches(np.empty((0, 5), np.int64), 16) == []
+
+
+def test_batches_end_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads wait for the last batch of a round: no batch is more than a share of what is left."""
+    monkeypatch.setattr(_plan, "LEAST_PAIRS_PER_TASK", 16**2)
+    monkeypatch.setattr(_plan, "PAIRS_PER_TASK", 50 * 16**2)
+    tiles = np.array([(16 * i, 16 * (i + 1), 0, 1, 0) for i in range(10_000)], np.int64)
+    pairs = [count_pairs(part, 16) for part in batches(tiles, 16)]
+    left = np.cumsum(pairs[::-1])[::-1]
+    assert pairs[0] == 50 * 16**2
+    assert pairs[-1] == 16**2
+    assert all(n <= max(16**2, rest // _plan.TASKS_LEFT) for n, rest in zip(pairs, left.tolist(), strict=True))
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (30, 70), (4800, 40), (60, 40_000)])
