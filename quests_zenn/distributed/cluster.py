@@ -243,7 +243,7 @@ def _unreachable(address: str, error: BaseException, timeout: float) -> str:
 
 
 def _compare_versions(backend: DaskBackend) -> None:
-    """Refuse workers that would compute something else.
+    """Refuse workers that would compute something else, and warn of those whose last digits may differ.
 
     Raises
     ------
@@ -268,6 +268,15 @@ def _compare_versions(backend: DaskBackend) -> None:
                     f"{backend.address}: the worker {address} has {name} {there.get(name)}, and this side {version}; "
                     "results are the same only with the same versions"
                 )
+    own = worker.processor()
+    others = {there: address for address, there in backend.everywhere(worker.processor).items() if there != own}
+    for there, address in sorted(others.items()):
+        warnings.warn(
+            f"{backend.address}: the worker {address} has another processor ({there}) than this side ({own}): the last "
+            "digits of results may depend on who did what",
+            DataWarning,
+            stacklevel=5,
+        )
 
 
 #: A level above that of all messages.
@@ -309,7 +318,8 @@ _ALGEBRA = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 @contextmanager
 def _same_environment() -> Iterator[None]:
     """Variables that Dask sets are as they were afterwards."""
-    before = {name: os.environ.get(name) for name in (*_ALGEBRA, "MALLOC_TRIM_THRESHOLD_")}
+    set_by_dask = (*_ALGEBRA, "MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED", "__DASK_PARENT_PID")
+    before = {name: os.environ.get(name) for name in set_by_dask}
     try:
         yield
     finally:

@@ -151,3 +151,10 @@ def _most_kept() -> int:
 def installed() -> dict[str, str]:
     """Versions in this process."""
     return dict(versions())
+
+
+def processor() -> str:
+    """The kind of processor that kernels are compiled for here, by the name that LLVM gives it."""
+    from llvmlite import binding
+
+    return str(binding.get_host_cpu_name())

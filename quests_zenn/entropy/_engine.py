@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from quests_zenn._core.jit import kernel
 from quests_zenn._core.parallel import Workers, split_evenly, use_workers
-from quests_zenn._core.remote import fingerprint
 from quests_zenn.entropy._packing import (
     SMALL,
     FloatArray,
@@ -28,9 +27,8 @@ from quests_zenn.entropy._packing import (
     relative_scales,
 )
 from quests_zenn.entropy._plan import batches, plan_symmetric, row_tiles
-from quests_zenn.entropy._squares import sum_cross, sum_squares
+from quests_zenn.entropy._squares import key_of_sums, sum_cross, sum_squares
 from quests_zenn.entropy._sweep import Progress, check_extent, max_tiles, run_tiles
-from quests_zenn.entropy._tile import ROWS, VECTORS
 
 #: Sums below 2^this, relative to the largest weight, are done again as a log-sum-exp.
 TRUSTED = {"float64": -900.0, "float32": -60.0}
@@ -82,9 +80,7 @@ def log_sums_within(
         key = ""
         if pool.keeper is not None:
             # sums are kept in the order of the packed rows
-            key = fingerprint(
-                "all pairs", packed.rows, x, h, weights, groups, precision, floor, packed.width, ROWS, VECTORS
-            )  # fmt: skip
+            key = key_of_sums("all pairs", packed.rows, x, h, weights, groups, precision, floor, packed.width)
         sum_squares(packed, scale, scales, sums, pool, progress, floor, key)
         real = packed.rows >= 0
         out = np.empty((len(h), n))

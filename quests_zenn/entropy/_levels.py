@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.parallel import Workers
-from quests_zenn._core.remote import Task, fingerprint
+from quests_zenn._core.remote import Task
 from quests_zenn._core.rows import MemoryRows, Rows, piece_edges, read_ahead
 from quests_zenn.entropy._engine import PackedReference
 from quests_zenn.entropy._packing import FloatArray
+from quests_zenn.entropy._squares import key_of_sums
 from quests_zenn.entropy._sweep import Progress
 
 Array = npt.NDArray[np.float64]
@@ -143,7 +144,7 @@ class SampledSums:
 
     def _sums_by_piece(self, y: FloatArray, precision: str, progress: Progress | None) -> Array:
         keeper = self.workers.keeper if self.key else None
-        key = fingerprint(self.key, self.members, y, precision) if keeper is not None else ""
+        key = key_of_sums(self.key, self.members, y, precision) if keeper is not None else ""
         state = None if keeper is None else keeper.load(key)
         total, done = np.zeros((len(self.h), len(y))), 0
         if state is not None and state["total"].shape == total.shape:

@@ -19,6 +19,7 @@ from quests_zenn._core.remote import Keeper, Remote, State, Task, fingerprint
 from quests_zenn.entropy._packing import FloatArray, Packed
 from quests_zenn.entropy._plan import Square, plan_squares, row_tiles, run_edges, steps
 from quests_zenn.entropy._sweep import Progress, check_extent, run_tiles, sum_tiles
+from quests_zenn.entropy._tile import ROWS, VECTORS
 
 Array = npt.NDArray[np.float64]
 
@@ -30,6 +31,11 @@ LEAST_PAIRS_KEPT = 10_000_000_000
 
 #: Sets with fewer pairs are summed here: they would be done before another process has heard of them.
 LEAST_PAIRS_ELSEWHERE = 300_000_000
+
+
+def key_of_sums(*parts: object) -> str:
+    """A key under which sums are kept: their last bits depend on the shape of tiles, too."""
+    return fingerprint(*parts, ROWS, VECTORS)
 
 
 def sum_squares(
@@ -138,7 +144,7 @@ def sum_cross(
         run_tiles([row_tiles(a, b)], a, b, scale, scales, sums[None], workers, progress)
         return
     check_extent(a, b, scale)
-    key = "" if keeper is None else fingerprint("cross", a.panels, a.norms, b.panels, b.norms, b.weights, scale, scales)
+    key = "" if keeper is None else key_of_sums("cross", a.panels, a.norms, b.panels, b.norms, b.weights, scale, scales)
     done = _restore(keeper, key, sums)
     parts = split_evenly(a.n_panels, max(1, PAIRS_PER_CALL // (len(b.rows) * a.width)), least_parts=16)
     left = parts[done:]

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from quests_zenn._core.arrays import as_bandwidths, as_codes, as_matrix
 from quests_zenn._core.checks import one_of, positive, whole_number
 from quests_zenn._core.parallel import Workers, use_workers
-from quests_zenn._core.remote import fingerprint
 from quests_zenn._core.rng import as_rng
 from quests_zenn._core.rows import MemoryRows, Rows, SomeRows
 from quests_zenn.entropy._levels import (
@@ -28,6 +27,7 @@ from quests_zenn.entropy._levels import (
 )
 from quests_zenn.entropy._neighbours import DEFAULT_NEIGHBOURS, find_neighbours
 from quests_zenn.entropy._packing import for_samples
+from quests_zenn.entropy._squares import key_of_sums
 from quests_zenn.entropy._sweep import Progress
 from quests_zenn.entropy.bandwidth import DEFAULT_BANDWIDTH
 from quests_zenn.entropy.metrics import PRECISIONS, get_all_metrics
@@ -166,7 +166,7 @@ def estimate_entropy(
         parts: list[_Means] = []
         key = ""
         if pool.keeper is not None:
-            key = fingerprint("samples", rows.token, bandwidths, codes, precision, repr(rng.bit_generator.state))
+            key = key_of_sums("samples", rows.token, bandwidths, codes, precision, repr(rng.bit_generator.state))
         for chosen in [] if exact else members:
             part = _some(rows, chosen)
             # the squared error of the whole is the sum of those of its parts, each weighted by its squared share

@@ -6,11 +6,12 @@ Below this module nobody knows ASE: the rest of the package sees `Frame`.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
-from itertools import islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -456,24 +457,38 @@ def dump_chunks(stream: Iterable[str], path: str, number: int = 0) -> Iterator[l
         If a frame is not whole.
     """
     lines: list[str] = []
-    in_atoms = False
-    for line in stream:
+    atoms_from = 0  # place of the first atom in `lines`, once it is known
+    source = iter(stream)
+    while (line := next(source, None)) is not None:
         # units and time may stand before the time step
-        if in_atoms and line.startswith("ITEM:"):
-            yield _judged(lines, path, number)
-            lines, number, in_atoms = [], number + 1, False
-        in_atoms = in_atoms or line.startswith("ITEM: ATOMS")
+        if atoms_from and line.startswith("ITEM:"):
+            yield _judged(lines, atoms_from, path, number)
+            lines, number, atoms_from = [], number + 1, 0
         if line.strip():
             lines.append(line)
-    yield _judged(lines, path, number)
+        if not atoms_from and line.startswith("ITEM: ATOMS"):
+            atoms_from = len(lines)
+            atoms = list(islice(source, min(_announced(lines) or 0, sys.maxsize)))  # all at once, which is much faster
+            if any(map(str.isspace, atoms)) or "ITEM:" in "".join(atoms):
+                source = chain(atoms, source)
+            else:
+                lines += atoms
+    yield _judged(lines, atoms_from, path, number)
 
 
-def _judged(lines: list[str], path: str, number: int) -> list[str]:
+def _announced(lines: Sequence[str]) -> int | None:
+    """The number of atoms that the header of a frame tells; None if it does not."""
+    for title, line in pairwise(lines):
+        if title.startswith("ITEM: NUMBER OF ATOMS"):
+            return int(line) if line.strip().isdecimal() else None
+    return None
+
+
+def _judged(lines: list[str], atoms_from: int, path: str, number: int) -> list[str]:
     """The lines of a frame, if all its atoms are there."""
-    starts = [i for i, line in enumerate(lines) if line.startswith("ITEM: ATOMS")]
-    counts = [lines[i + 1] for i, line in enumerate(lines[:-1]) if line.startswith("ITEM: NUMBER OF ATOMS")]
-    if starts and counts and counts[0].strip().isdigit():
-        n, found = int(counts[0]), len(lines) - starts[0] - 1
+    n = _announced(lines[:atoms_from])
+    if n is not None:
+        found = len(lines) - atoms_from
         # LAMMPS ends every line, so that a last line without an end may have lost digits
         if n == found and lines[-1].endswith("\n"):
             return lines

@@ -20,6 +20,7 @@ pytest.importorskip("dask")
 pytest.importorskip("cryptography")
 
 import dask
+import distributed  # noqa: F401  (which adds to the settings of dask when it is imported)
 import psutil
 import remote_tasks
 
@@ -193,6 +194,14 @@ def test_a_cluster_with_tls(
             with pytest.raises(DataError, match=r"tls://.*(refused|no scheduler answers)"):  # noqa: SIM117
                 with connect(address, **wrong, timeout=1.0):
                     pass
+        own = on_workers.processor()
+        monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: "abacus")
+        with (
+            pytest.warns(DataWarning, match=rf"has another processor \({own}\) than this side \(abacus\): the last"),
+            connect(address, **files) as backend,
+        ):
+            assert numbers(backend) == list(range(30))
+        monkeypatch.undo()
         there = on_workers.installed()
         monkeypatch.setattr(on_workers, "versions", lambda: {**there, "quests_zenn": "0.0.9"})
         with pytest.raises(  # noqa: SIM117

@@ -272,8 +272,8 @@ def test_threads_keep_their_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert before + len(rounds) == len(list(_plan.plan_squares(packed)))
 
 
-@pytest.mark.parametrize("change", ["x", "h", "labels", "precision"])
-def test_another_input_begins_anew(change: str) -> None:
+@pytest.mark.parametrize("change", ["x", "h", "labels", "precision", "shape of tiles"])
+def test_another_input_begins_anew(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, keeper = two_clouds(8000), Memory()
     given: dict[str, Any] = {"h": 0.02, "labels": np.arange(8000) % 2, "precision": "float32"}
     with Workers(2, keeper=keeper) as workers:
@@ -281,6 +281,8 @@ def test_another_input_begins_anew(change: str) -> None:
         if change == "x":
             x = x.copy()
             x[17, 3] = np.nextafter(x[17, 3], 1.0)
+        elif change == "shape of tiles":  # of another kind of processor: its sums have other last bits
+            monkeypatch.setattr(_squares, "VECTORS", 7)
         else:
             given[change] = {"h": 0.021, "labels": np.arange(8000) % 3, "precision": "float64"}[change]
         found = get_all_metrics(x, workers=workers, **given)[2]

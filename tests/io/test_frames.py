@@ -20,7 +20,7 @@ from ase.io import write
 
 from quests_zenn._core.checks import DataError
 from quests_zenn.io import Frame, as_frame, frame_properties, iterate_frames, read_atoms, read_frames
-from quests_zenn.io.frames import is_single, selected_atoms, split_index, stem
+from quests_zenn.io.frames import dump_chunks, is_single, selected_atoms, split_index, stem
 
 
 def trajectory(n: int = 5) -> list[Atoms]:
@@ -554,6 +554,55 @@ def test_bad_file_truncated_lammps_read_in_part(name: str, index: str, tmp_path:
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
     with pytest.raises(DataError):
         list(read_frames(f"{tmp_path / name}{index}"))
+
+
+def line_by_line(lines: list[str], path: str) -> Iterator[list[str]]:
+    """A slow twin of `dump_chunks` for dumps of frames that announce their atoms in the fourth line."""
+    frame: list[str] = []
+    for line in [*(line for line in lines if line.strip()), "ITEM: the end"]:
+        if line.startswith("ITEM:") and any(line.startswith("ITEM: ATOMS") for line in frame):
+            atoms = len(frame) - 1 - next(i for i, line in enumerate(frame) if line.startswith("ITEM: ATOMS"))
+            titles = [i for i, line in enumerate(frame) if line.startswith("ITEM: NUMBER OF ATOMS")]
+            if not titles or not frame[titles[0] + 1].strip().isdecimal():
+                raise DataError("its header is not complete")
+            if int(frame[titles[0] + 1]) != atoms:
+                raise DataError(f"it announces {int(frame[titles[0] + 1])} atoms and has {atoms}")
+            yield frame
+            frame = []
+        frame.append(line)
+    if len(frame) > 1:
+        raise DataError("its header is not complete")
+
+
+@pytest.mark.parametrize("change", ["gone", "twice", "blank", "title", "item inside"])
+def test_frames_of_a_dump_are_those_of_its_lines(change: str) -> None:
+    """Whatever line is wrong: atoms are taken all at once, and must not hide it."""
+    whole = lammps_dump(3).splitlines(keepends=True)
+    outcomes = set()
+    for place in range(len(whole)):
+        lines = whole.copy()
+        lines[place : place + 1] = {
+            "gone": [],
+            "twice": [whole[place]] * 2,
+            "blank": ["  \n", whole[place]],
+            "title": ["ITEM: TIMESTEP\n"],
+            "item inside": [whole[place].rstrip() + " ITEM: x\n"],
+        }[change]
+        found: list[tuple[list[list[str]], str]] = []
+        for split in (line_by_line(lines, "d.dump"), dump_chunks(lines, "d.dump")):
+            frames: list[list[str]] = []
+            message = ""
+            try:
+                for frame in split:
+                    frames.append(frame)
+            except DataError as error:
+                message = str(error)
+            found.append((frames, message))
+        assert found[0][0] == found[1][0], place
+        assert found[0][1] in found[1][1], place
+        assert bool(found[0][1]) == bool(found[1][1]), place
+        outcomes.add(found[0][1])
+    assert len(outcomes) >= (1 if change == "blank" else 2)
 
 
 @pytest.mark.parametrize("index", ["@0", "@0:2", "@1"])
