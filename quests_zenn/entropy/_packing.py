@@ -404,5 +404,6 @@ def for_samples(precision: str, x: Rows, h: float, allowed: float) -> str:
     if len(x) < SMALL:
         return "float64"
     some = x.take(np.arange(0, len(x), max(1, len(x) // 10_000)))
-    exponent = base_scale(h) ** 2 * float(some.var(axis=0, dtype=np.float64).sum())
+    with np.errstate(over="ignore", invalid="ignore"):  # too wide for float64 as well, which is told where it is packed
+        exponent = base_scale(h) ** 2 * float(some.var(axis=0, dtype=np.float64).sum())
     return "float32" if 2.0**-24 * exponent <= allowed else "float64"

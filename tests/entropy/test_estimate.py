@@ -614,3 +614,10 @@ def test_intervals_of_dh_hold_in_a_thermal_crystal(n_references: int) -> None:
         found = approx_delta_entropy(x, estimator="sampled", n_references=n_references, random_state=seed)
         held.append(np.abs(found.values - exact) <= Z95 * found.standard_error)
     assert 0.93 <= np.mean(held) <= 1.0
+
+
+def test_rows_whose_squares_overflow_are_refused() -> None:
+    """In one sentence: NumPy's remark about an overflow would be an error here."""
+    x = 1e300 * np.random.default_rng(0).random((5000, 2))
+    with pytest.raises(ValueError, match="spreads over so many bandwidths that squared distances overflow"):
+        estimate_entropy(x, 0.03, "sampled")
