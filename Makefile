@@ -70,8 +70,8 @@ build/tested: .venv/ready-all .venv-core/ready $(SOURCES) $(TESTS)
 
 build/tested-slow: .venv/ready-all .venv-core/ready $(SOURCES) $(TESTS)
 	@mkdir -p build
-	$(BIN)/pytest
-	cd build && ../$(CORE)/pytest -c ../pyproject.toml --rootdir .. ../tests
+	$(BIN)/$(PYTEST)
+	cd build && ../$(CORE)/$(PYTEST) -c ../pyproject.toml --rootdir .. ../tests
 	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -m "not slow" tests/entropy/test_engine.py tests/entropy/test_growing.py tests/descriptors/test_kernel.py -k small
 	@echo "Done: all tests passed, the slow ones included, with all extras and with the core alone." > $@
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    # two processes that save the same function under other types at once may mix them up: each has its own cache
-    os.environ["NUMBA_CACHE_DIR"] = str(Path(os.environ.get("NUMBA_CACHE_DIR", "build/numba"), worker).resolve())
+if os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, whose threads would wait for each other's cores
 
 pytest.register_assert_rewrite("commands", "contract", "elsewhere", "structures")

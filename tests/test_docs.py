@@ -35,8 +35,14 @@ blocks = load(ROOT / "docs" / "blocks.py", "blocks")
 PAGES = [ROOT / "README.md", *(page for page in blocks.pages() if blocks.blocks(page))]
 
 
-#: Pages that fit models or compare many potentials, half a minute and more each.
-LONG = {f"docs/howto/{name}.md" for name in ("active_learning", "compress", "free_energy", "states", "uncertainty")}
+#: Pages that fit models, compare many potentials or start many processes: a quarter of a minute and more each.
+LONG = {
+    f"docs/howto/{name}.md"
+    for name in (
+        "active_learning", "calibrate", "choose", "cluster", "compress", "datasets", "free_energy", "large", "states",
+        "trajectory", "uncertainty",
+    )
+}  # fmt: skip
 
 
 def listed(page: Path) -> Any:

@@ -79,6 +79,7 @@ def test_compress_dataset(tmp_path: Path) -> None:
         assert sentence in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.extra
 def test_fit_free_energy(tmp_path: Path) -> None:
     pytest.importorskip("torch")

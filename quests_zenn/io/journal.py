@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from quests_zenn._core.checks import DataError
-from quests_zenn.io.locks import try_to_lock
+from quests_zenn._core.locks import try_to_lock
 from quests_zenn.io.outputs import check_output, plain
 
 #: What is added to the name of the output.

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from quests_zenn._core.checks import DataError, DataWarning
+from quests_zenn._core.locks import still_named, try_to_lock
 from quests_zenn._core.remote import State
 from quests_zenn.io.arrays import read_arrays, write_arrays
-from quests_zenn.io.locks import still_named, try_to_lock
 from quests_zenn.io.outputs import user_cache
 
 #: Seconds between two states, and the largest share of the time that writing them may take.

@@ -25,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.checks import DataError
+from quests_zenn._core.locks import still_named, try_to_lock
 from quests_zenn._core.rows import FloatArray
 from quests_zenn.io import store_form as form
-from quests_zenn.io.locks import still_named, try_to_lock
 from quests_zenn.io.outputs import check_parent, plain, versions
 from quests_zenn.io.store_form import FrameRecord, StoreParameters
 

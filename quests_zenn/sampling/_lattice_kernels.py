@@ -23,16 +23,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quests_zenn._core.jit import strict_kernel
+from quests_zenn._core.jit import inlined, strict_kernel
 
 _11, _17, _19, _23, _32 = np.uint64(11), np.uint64(17), np.uint64(19), np.uint64(23), np.uint64(32)
 _41, _45 = np.uint64(41), np.uint64(45)
 _LOW = np.uint64(0xFFFFFFFF)
 _2_TO_MINUS_53 = 2.0**-53
-
-
-#: For small functions of many arrays: a real call counts references to each of them, which takes longer than the sums.
-inlined = strict_kernel(inline="always")
 
 
 class Tables(NamedTuple):

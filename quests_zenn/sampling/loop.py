@@ -37,8 +37,8 @@ import numpy as np
 import numpy.typing as npt
 
 from quests_zenn._core.checks import DataError, DataWarning, finite, positive, whole_number
+from quests_zenn._core.locks import try_to_lock
 from quests_zenn._core.parallel import resolve_jobs
-from quests_zenn.io.locks import try_to_lock
 from quests_zenn.io.outputs import plain, replacing, write_json
 from quests_zenn.sampling._context import Trained
 from quests_zenn.sampling._program import ANSWER

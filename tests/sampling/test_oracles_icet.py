@@ -39,6 +39,7 @@ def test_errors_of_means_know_of_correlation():
     assert blocking_error(np.ones((100, 2))).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.slow
 @extra
 def test_an_ideal_solution_has_its_mu():
     oracle = IcetOracle(expansion(), (4, 4, 4), ["Au"], sweeps=600, phi=2.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 try:
@@ -42,3 +44,23 @@ def still_named(stream: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(stream), os.stat(path))
     except OSError:
         return False
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the lock of a file, which is made if need be, for the time of a block; others wait for it.
+
+    Nobody waits where the file can neither be opened nor made, and on systems and file systems without locks.
+    """
+    stream = None
+    try:
+        if fcntl is not None:
+            try:
+                stream = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            except OSError:
+                pass
+        yield
+    finally:
+        if stream is not None:
+            os.close(stream)
