@@ -39,8 +39,8 @@ PAGES = [ROOT / "README.md", *(page for page in blocks.pages() if blocks.blocks(
 LONG = {
     f"docs/howto/{name}.md"
     for name in (
-        "active_learning", "calibrate", "choose", "cluster", "compress", "datasets", "free_energy", "large", "states",
-        "trajectory", "uncertainty",
+        "active_learning", "calibrate", "choose", "classify", "cluster", "compress", "datasets", "elements",
+        "free_energy", "inputs", "large", "states", "trajectory", "uncertainty",
     )
 }  # fmt: skip
 

@@ -54,6 +54,7 @@ def test_filter_md_lammps(tmp_path: Path) -> None:
     assert kept.info["n_novel"] == n_novel >= 33
 
 
+@pytest.mark.slow
 def test_compress_dataset(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     example = SCRIPTS.parent / "examples" / "copper_melting.xyz"

@@ -121,6 +121,7 @@ def test_from_frames_to_a_state(here: Path) -> None:
     assert "k_B per atom" in out
 
 
+@pytest.mark.slow
 def test_two_crystals_are_two_phases(here: Path) -> None:
     names = runs(here, n=12) + runs(here, (12.0, 12.4, 12.8), structure="bcc", n=12)
     names = [Path(name).name for name in names]
@@ -144,6 +145,7 @@ def test_two_crystals_are_two_phases(here: Path) -> None:
     assert json.loads(Path("one.json").read_text(encoding="utf-8"))["n_configurations"] == 1
 
 
+@pytest.mark.slow
 def test_weights_from_a_table_and_from_scores(here: Path) -> None:
     names = [Path(name).name for name in runs(here)]
     run(*names, "-o", "a", "--weights", "density", "--table", "states.csv", *SMALL)

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from quests_zenn._core import locks
 from quests_zenn._core.checks import DataError
 from quests_zenn._core.rows import Rows, piece_rows
-from quests_zenn.io import locks, store_form
 from quests_zenn.io import store as room
+from quests_zenn.io import store_form
 from quests_zenn.io.store import Store, open_store
 from quests_zenn.io.store_form import FrameRecord, StoreParameters
 from quests_zenn.io.store_writer import StoreWriter, check_store_output

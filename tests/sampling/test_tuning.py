@@ -33,6 +33,7 @@ def test_the_form_that_predicts_best_is_found() -> None:
     assert found == {"hidden": (6,)}
 
 
+@pytest.mark.slow
 def test_a_search_repeats_itself_and_leaves_the_model_alone() -> None:
     x, mu = wavy(20)
     space = {"hidden": [(1,), (2,), (3,)], "convexity": [0.0, 0.1]}

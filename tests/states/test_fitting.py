@@ -75,6 +75,7 @@ def test_the_link_finds_c() -> None:
     assert fit.link.rms < 0.02
 
 
+@pytest.mark.slow
 def test_entropies_as_targets_help_where_energies_are_noisy() -> None:
     pytest.importorskip("torch")
     noisy = states(error=0.02)
@@ -108,7 +109,8 @@ def two_phases(c: float, s0: float, noise: float = 0.0) -> tuple[list[State], St
     return made, StateEntropies(H, np.full(n, max(noise, 1e-3)), 1000, np.ones(n, int), np.full(n, 10), 0.015, [])
 
 
-@pytest.mark.parametrize("target", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [False, True])
 def test_two_phases_are_compared_by_their_information_entropies(target: bool) -> None:
     pytest.importorskip("torch")
     of, H = two_phases(0.8, -2.0)

@@ -287,6 +287,7 @@ def test_probabilities_at_temperatures_are_recovered() -> None:
         np.testing.assert_allclose(model.predict_proba(at, T=temperature), expected, atol=0.015)
 
 
+@pytest.mark.slow
 def test_probabilities_are_recovered_from_draws() -> None:
     x, T, y = made(3000, seed=5)
     model = ZENNClassifier(n_members=3, random_state=0).fit(x, y, T=T)
