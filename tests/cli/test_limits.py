@@ -65,7 +65,7 @@ def test_runs_in_little_address_space(traj: Path, tmp_path: Path) -> None:
     assert sampled.returncode == 0, sampled.stderr
     assert "122,880" in sampled.stdout
     # where it is too little, there is one sentence, and nothing else
-    poor = command("quests-entropy", traj, "--estimator", "exact", "--jobs", 2, space=700_000_000)
+    poor = command("quests-entropy", traj, "--estimator", "exact", "--jobs", 2, space=590_000_000)
     assert poor.returncode != 0
     assert "Traceback" not in poor.stderr
     assert poor.stdout == ""
