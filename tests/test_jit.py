@@ -13,7 +13,9 @@ import pytest
 from quests_zenn._core import jit
 from quests_zenn._core.locks import locked
 from quests_zenn.descriptors._cells import sort_into_bins
+from quests_zenn.descriptors._kernels import fill_descriptors
 from quests_zenn.entropy._sweep import sum_tiles
+from quests_zenn.sampling._lattice_kernels import group_total
 
 #: Saves fifty entries of its own for one function.
 WRITER = """
@@ -53,7 +55,7 @@ def test_processes_that_save_at_once_keep_their_entries_apart(tmp_path: Path) ->
 
 @pytest.mark.skipif(jit.PLAIN, reason="kernels run as plain Python")
 def test_kernels_of_all_kinds_share_their_cache() -> None:
-    for function in (sum_tiles, sort_into_bins):
+    for function in (fill_descriptors, sum_tiles, sort_into_bins, group_total):
         assert isinstance(function._cache._cache_file, jit._OneAtATime)
 
 

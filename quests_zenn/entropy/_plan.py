@@ -39,8 +39,8 @@ ROWS_OF_RUN = 16_384
 #: take minutes, all of which is lost with a process.
 MOST_RUNS, MOST_ROWS = 256, 100_000
 
-#: A task never has fewer pairs than this, unless there are no more: half a millisecond, for a call of six microseconds
-#: that threads make one after the other.
+#: A task never has fewer pairs than this, unless there are no more: calling the kernel takes some microseconds, and one
+#: thread after the other does it.
 LEAST_PAIRS_PER_TASK = 250_000
 
 #: A task is at most one of so many parts of what is left of its round: threads wait little for the last of them.
