@@ -100,7 +100,8 @@ def plot_trajectory(
         left.annotate(name, (at, 1.0), fontsize=7, **place)
     left.set_xlabel(x.label)
     left.set_ylabel("entropy of the frame, H (nats)")
-    left.legend(framealpha=0.85, edgecolor="none", fontsize=8, loc="best")
+    curves = left.get_legend_handles_labels()
+    figure.legend(*curves, frameon=False, fontsize=8, loc="outside lower left", ncols=4)  # below: it covers no curve
     if title:
         left.set_title(title, fontsize=10)
     _histograms(right, dh)
